@@ -1,0 +1,163 @@
+"""Where arrays live: 'cpu' (NumPy, all cores) or 'gpu:0' (CuPy). The only file that imports cupy.
+
+A device lends memory with `empty`. On a CPU it comes from an arena: a block goes back to it when
+the last array that looks at it is gone, so that a training step allocates nothing after the
+first; fresh pages from the system cost more than many kernels. CuPy has such a pool of its own.
+"""
+
+import math
+from collections import defaultdict
+
+import numpy as np
+
+PAGE = 4096
+
+
+class DeviceError(Exception):
+    """The device cannot be used; one line that says what is missing and what to do."""
+
+
+class _Lease:
+    """The memory behind one array; goes back to the arena when the last view of it is gone."""
+
+    def __init__(self, arena: "Arena", block: np.ndarray, shape: tuple, dtype: np.dtype):
+        self.arena, self.block = arena, block
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": shape,
+            "typestr": dtype.str,
+            "data": (block.ctypes.data, False),
+        }
+
+    def __del__(self):
+        self.arena.free[self.block.nbytes].append(self.block)
+
+
+class Arena:
+    """Blocks of memory used again and again. `taken` is all that was ever asked of the system."""
+
+    def __init__(self):
+        self.free: dict[int, list[np.ndarray]] = defaultdict(list)
+        self.taken = 0
+
+    def empty(self, shape: tuple, dtype: np.dtype) -> np.ndarray:
+        """An array of undefined contents. Large ones are views of a block of the arena."""
+        need = math.prod(shape) * dtype.itemsize
+        if need < PAGE:
+            return np.empty(shape, dtype)
+        size = self.size_class(need)
+        if self.free[size]:
+            block = self.free[size].pop()
+        else:
+            block = np.empty(size, np.uint8)
+            self.taken += size
+        return np.asarray(_Lease(self, block, tuple(map(int, shape)), dtype))
+
+    @staticmethod
+    def size_class(need: int) -> int:
+        """Whole pages, and at most 1/8 more than needed, so that near sizes share blocks."""
+        step = max(PAGE, 1 << max(0, need.bit_length() - 4))
+        return -(-need // step) * step
+
+    def trim(self) -> None:
+        """Give the blocks that nobody uses back to the system."""
+        self.taken -= sum(size * len(blocks) for size, blocks in self.free.items())
+        self.free.clear()
+
+
+class Cpu:
+    """NumPy arrays; kernels run on all cores through Numba."""
+
+    name = "cpu"
+    xp = np
+
+    def __init__(self):
+        self.arena = Arena()
+
+    def empty(self, shape: tuple, dtype=np.float32) -> np.ndarray:
+        """An array of this shape, contents undefined."""
+        return self.arena.empty(shape, np.dtype(dtype))
+
+    def array(self, values) -> np.ndarray:
+        """The values as a C-contiguous array on this device; not copied if they are one."""
+        return np.ascontiguousarray(values)
+
+    def numpy(self, values: np.ndarray) -> np.ndarray:
+        """The values as a NumPy array."""
+        return values
+
+    def synchronize(self) -> None:
+        """Wait until everything asked for is computed; on a CPU it always is."""
+
+    def trim(self) -> None:
+        """Give memory that is not in use back to the system."""
+        self.arena.trim()
+
+
+class Gpu:
+    """CuPy arrays on one NVIDIA (or, with a ROCm build of CuPy, AMD) device."""
+
+    def __init__(self, index: int):
+        self.name = f"gpu:{index}"
+        self.xp = _cupy(self.name)
+        count = self.xp.cuda.runtime.getDeviceCount()
+        if index >= count:
+            raise DeviceError(f"--device={self.name}: this machine has gpu:0 to gpu:{count - 1}")
+        self.xp.cuda.Device(index).use()
+
+    def empty(self, shape: tuple, dtype=np.float32):
+        """An array of this shape, contents undefined."""
+        return self.xp.empty(shape, dtype)
+
+    def array(self, values):
+        """The values as a C-contiguous array on this device."""
+        return self.xp.ascontiguousarray(self.xp.asarray(values))
+
+    def numpy(self, values) -> np.ndarray:
+        """The values as a NumPy array."""
+        return self.xp.asnumpy(values)
+
+    def synchronize(self) -> None:
+        """Wait until everything asked for is computed."""
+        self.xp.cuda.get_current_stream().synchronize()
+
+    def trim(self) -> None:
+        """Give memory that is not in use back to the driver."""
+        self.xp.get_default_memory_pool().free_all_blocks()
+
+
+def _cupy(name: str):
+    """The cupy module if it can run something, else a DeviceError that says what to install."""
+    try:
+        import cupy
+    except ImportError:
+        raise DeviceError(
+            f"--device={name}: CuPy is not installed; pip install 'convnet[gpu13]' "
+            "(CUDA 13) or 'convnet[gpu12]' (CUDA 12)"
+        ) from None
+    if not cupy.cuda.is_available():
+        raise DeviceError(
+            f"--device={name}: CuPy finds no NVIDIA driver or no device; "
+            "see nvidia-smi, or use --device=cpu"
+        )
+    return cupy
+
+
+def compile_cuda(source: str, name: str):
+    """The kernel `name` of a CUDA text, compiled by NVRTC for the current device."""
+    import cupy
+
+    try:
+        return cupy.RawModule(code=source, options=("-std=c++17",)).get_function(name)
+    except cupy.cuda.compiler.CompileException as e:
+        raise DeviceError(f"kernel {name} does not compile for this device: {e}") from None
+
+
+def device(name: str = "cpu") -> Cpu | Gpu:
+    """The device of that name: 'cpu', 'gpu' or 'gpu:1'. Raises DeviceError."""
+    kind, _, index = name.partition(":")
+    if name == "cpu":
+        return Cpu()
+    if kind == "gpu" and (index or "0").isdigit():
+        return Gpu(int(index or 0))
+    raise DeviceError(f"--device={name}: must be cpu, gpu or gpu:<number>")

@@ -1,0 +1,115 @@
+"""@kernel: one name, two bodies. The Python body runs under Numba, the CUDA body under CuPy.
+
+    @kernel(cuda=r'''
+    __global__ void twice(int n, const T* x, T* y) { FOR(i, n) y[i] = 2 * x[i]; }''')
+    def twice(x, y):
+        for i in prange(x.size):
+            y.flat[i] = 2 * x.flat[i]
+
+    twice[y.size](x, y)
+
+In brackets stands the number of threads a GPU starts (CUDA's first argument n); the CPU body
+needs no such number. Both bodies name the same arguments in the same order, which is compared at
+import. T is the dtype of the first array of floats, float or double. Python floats are handed
+over as T, ints as int, so that a kernel in float32 computes in float32.
+"""
+
+import inspect
+import re
+import threading
+from collections.abc import Callable
+
+import numba
+import numpy as np
+
+# workqueue is the one pool of threads that ships with Numba on every system and does not spin
+# after a job: a spinning pool halves the speed of the BLAS products between our kernels.
+if numba.config.THREADING_LAYER == "default":
+    numba.config.THREADING_LAYER = "workqueue"
+
+PRELUDE = r"""
+#define FOR(i, n) \
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < (n); i += blockDim.x * gridDim.x)
+"""
+FLOATS = {"float32": "float", "float64": "double"}
+SCALARS = {"int": np.int32, "unsigned": np.uint32, "unsigned long long": np.uint64}
+BLOCK = 256
+
+_one_at_a_time = threading.Lock()  # workqueue runs one parallel kernel at a time
+
+
+class Kernel:
+    """Both bodies of one kernel; see the module's docstring. `all` is every kernel by name."""
+
+    all: dict[str, "Kernel"] = {}
+
+    def __init__(self, body: Callable, cuda: str):
+        self.name, self.body, self.cuda = body.__name__, body, inspect.cleandoc(cuda)
+        self.__doc__ = body.__doc__
+        found = re.search(r"__global__\s+void\s+(\w+)\s*\(([^)]*)\)", cuda)
+        if not found:
+            raise TypeError(f"kernel {self.name}: no __global__ void {self.name}(...) in its CUDA")
+        rows = [re.fullmatch(r"\s*(.*?)\s*(\w+)\s*", row).groups() for row in found[2].split(",")]
+        self.types = [t.replace("const ", "").replace("__restrict__", "").strip() for t, _ in rows]
+        theirs = (found[1], [name for _, name in rows])
+        ours = (self.name, ["n", *inspect.signature(body).parameters])
+        if ours != theirs or self.name in Kernel.all:
+            raise TypeError(f"kernel {self.name}: Python takes {ours}, CUDA takes {theirs}")
+        # No fast-math beyond a*b+c: a NaN must stay a NaN, and a value computed twice must be
+        # equal to itself (max pooling compares).
+        self.on_cpu = jit(parallel=True)(body)
+        self._on_gpu: dict[str, Callable] = {}
+        Kernel.all[self.name] = self
+
+    def __getitem__(self, n: int) -> Callable:
+        if n >= 2**31:
+            raise ValueError(f"kernel {self.name}: {n} elements, 2^31 at most; use smaller batches")
+        return lambda *args: self.launch(n, args)
+
+    def launch(self, n: int, args: tuple) -> None:
+        """Run on the device where the arrays are; n threads on a GPU."""
+        T = dtype_of(args)
+        if isinstance(next(a for a in args if hasattr(a, "dtype")), np.ndarray):
+            with _one_at_a_time:
+                self.on_cpu(*[T.type(a) if type(a) is float else a for a in args])
+        elif n:
+            if T.name not in self._on_gpu:
+                from convnet.device import compile_cuda
+
+                self._on_gpu[T.name] = compile_cuda(self.source(T), self.name)
+            blocks = min((n + BLOCK - 1) // BLOCK, 2**16)
+            self._on_gpu[T.name]((blocks,), (BLOCK,), self.marshal(T, n, args))
+
+    def marshal(self, T: np.dtype, n: int, args: tuple) -> tuple:
+        """The arguments of the CUDA body, scalars in the types that it declares."""
+        kinds = {**SCALARS, "T": T.type}
+        return tuple(
+            a if kind.endswith("*") else kinds[kind](a) for kind, a in zip(self.types, (n, *args))
+        )
+
+    def source(self, T: np.dtype) -> str:
+        """The CUDA text for arrays of dtype T."""
+        return f'#define T {FLOATS[np.dtype(T).name]}\n{PRELUDE}extern "C" {self.cuda}\n'
+
+
+def jit(**options) -> Callable:
+    """numba.njit as the kernels and their helpers use it; cached on disk where that is possible."""
+
+    def wrap(body: Callable):
+        settings = {"error_model": "numpy", "fastmath": {"contract"}, **options}
+        try:
+            return numba.njit(cache=True, **settings)(body)
+        except RuntimeError:  # no folder that the cache may be written to
+            return numba.njit(**settings)(body)
+
+    return wrap
+
+
+def kernel(cuda: str) -> Callable[[Callable], Kernel]:
+    """Declare a kernel: its CUDA text here, its CPU body below."""
+    return lambda body: Kernel(body, cuda)
+
+
+def dtype_of(args: tuple) -> np.dtype:
+    """The dtype of the first array of floats among the arguments."""
+    return next(a.dtype for a in args if hasattr(a, "dtype") and a.dtype.kind == "f")
