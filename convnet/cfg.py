@@ -65,15 +65,26 @@ class Value(str):
 
 
 class Section(dict):
-    """One section of the file: lower-case key -> Value, in file order; `name` and `where`."""
+    """One section of the file: lower-case key -> Value, in file order; `name` and `where`.
+
+    `inherited`: the keys that come from [DEFAULT], which may mean nothing to this section.
+    """
 
     def __init__(self, name: str, where: Where):
         super().__init__()
-        self.name, self.where = name, where
+        self.name, self.where, self.inherited = name, where, set()
 
     def wrong(self, why: str) -> Note:
         """The note that something is wrong with the section as a whole."""
         return Note(self.where, f"[{self.name}] {why}")
+
+
+class Sections(dict):
+    """The sections of a file by name, in file order; `default` is [DEFAULT], maybe empty."""
+
+    def __init__(self):
+        super().__init__()
+        self.default = Section("DEFAULT", Where("", 0))
 
 
 class _Recorder(dict):
@@ -139,8 +150,8 @@ class _Lines:
         self.notes.append(Note(Where(self.file, line), why))
 
 
-def parse(text: str, file: str = "<text>") -> dict[str, Section]:
-    """Sections by name, in file order. Raises CfgError with every mistake of form."""
+def parse(text: str, file: str = "<text>") -> Sections:
+    """The sections of a text. Raises CfgError with every mistake of form."""
     source = _Lines(text.removeprefix("\ufeff").replace("\r\n", "\n"), file)
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
@@ -163,30 +174,43 @@ def parse(text: str, file: str = "<text>") -> dict[str, Section]:
             source.wrong(f"neither [section] nor key=value: {row[:60]!r}", line)
     if source.notes:
         raise CfgError(source.notes)
-    if not source.sections:
+    sections = Sections()
+    sections.default = _section("DEFAULT", Where(file, 0), reader.defaults())
+    for name, (line, keys) in source.sections.items():
+        sections[name] = _section(name, Where(file, line), keys)
+        for word, value in sections.default.items():
+            if word not in sections[name]:
+                sections[name][word] = Value(value, value.where, name, value.key)
+                sections[name].inherited.add(word)
+    if not sections and not sections.default:
         raise CfgError([Note(Where(file, 1), "no [section] in this file: it describes no layer")])
-    sections = {}
-    for name, (line, recorder) in source.sections.items():
-        sections[name] = Section(name, Where(file, line))
-        for keys in (reader.defaults(), recorder):
-            for key, (at, spelt) in keys.words.items():
-                text = keys[key].strip()
-                text = "" if text == '""' else text
-                sections[name][key] = Value(text, Where(file, at), name, spelt)
     return sections
 
 
-def read(path: str | Path) -> dict[str, Section]:
+def _section(name: str, where: Where, keys: _Recorder) -> Section:
+    """A section with its values, each where it was written."""
+    section = Section(name, where)
+    for key, (line, spelt) in keys.words.items():
+        text = keys[key].strip()
+        section[key] = Value("" if text == '""' else text, Where(where.file, line), name, spelt)
+    return section
+
+
+def read(path: str | Path) -> Sections:
     """The sections of a cfg file. Raises CfgError; a file that cannot be read is one too."""
+    return parse(load_text(path), str(path))
+
+
+def load_text(path: str | Path) -> str:
+    """The text of a file. Raises CfgError where it cannot be read."""
     try:
         raw = Path(path).read_bytes()
     except OSError as e:
         raise CfgError([Note(Where(str(path), 0), _why_not(path, e))]) from None
     try:
-        text = raw.decode("utf-8-sig")
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError:
-        text = raw.decode("latin-1")  # old files have comments in any 8-bit alphabet
-    return parse(text, str(path))
+        return raw.decode("latin-1")  # old files have comments in any 8-bit alphabet
 
 
 def _why_not(path: str | Path, error: OSError) -> str:
@@ -199,17 +223,21 @@ def _why_not(path: str | Path, error: OSError) -> str:
     return why + nearest(Path(path).name, beside)
 
 
-def override(sections: dict[str, Section], text: str, add: bool = True) -> None:
-    """Apply `section.key=value` (as of --set) to the sections; raises CfgError."""
+def override(sections: Sections, text: str, existing: bool = False) -> None:
+    """Apply `section.key=value` (as of --set) to the sections; raises CfgError.
+
+    existing: change only what is there already; otherwise the key is added.
+    """
     where = Where(f"--set {text}", 0)
     path, eq, value = text.partition("=")
     name, dot, key = path.strip().rpartition(".")
     if not (eq and dot and name and key):
         raise CfgError([Note(where, "must be section.key=value, as in conv1.filters=64")])
+    if existing and key.lower() not in sections.get(name, {}):
+        return
     if name not in sections:
         raise CfgError([Note(where, f"no section [{name}]{nearest(name, sections)}")])
-    if add or key.lower() in sections[name]:
-        sections[name][key.lower()] = Value(value.strip(), where, name, key)
+    sections[name][key.lower()] = Value(value.strip(), where, name, key)
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

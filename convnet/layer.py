@@ -187,7 +187,7 @@ class Layer:
         for word, value in section.items():
             if word in {i.lower() for i in self.ignored}:
                 self.remarks.append(value.wrong("tuned the kernels of 2012; ignored"))
-            elif word not in spelt:
+            elif word not in spelt and word not in section.inherited:
                 known = nearest(value.key, spelt.values())
                 self.notes.append(value.wrong(f"type={self.type} has no such key{known}"))
         for name, k in keys.items():

@@ -1,0 +1,307 @@
+"""A net: layers and weights; fprop down the list, bprop up it, predictions for users.
+
+net = Net.from_cfg("layer_configs/spp_zf5.cfg", classes=10)
+net.load("runs/spp_zf5_001")
+probs = net.predict(images)              # (N, classes)
+conv5 = net.features(images, "conv5")    # (N, 13, 13, 256)
+"""
+
+import zlib
+from collections import Counter
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convnet import checkpoint, views
+from convnet.cfg import CfgError, nearest
+from convnet.device import device as device_named
+from convnet.graph import Graph
+from convnet.layer import Layer, Run
+from convnet.source import Source
+
+
+class Net:
+    """`graph` (what is read from the cfg), `weights` {layer: {name: array}}, `mean`, `classes`.
+
+    device: 'cpu' or 'gpu:0'. seed: of the first weights and of dropout.
+    """
+
+    def __init__(self, graph: Graph, device: str = "cpu", seed: int = 0):
+        self.graph, self.seed, self.device = graph, seed, device_named(device)
+        self.layers, self.by_name = graph.layers, graph.by_name
+        self.classes = [str(i) for i in range(graph.words.get("classes", 0))]
+        self.mean: np.ndarray | None = None  # (H, W, C), subtracted from images
+        self.resize_to = round(graph.size * 256 / 224)  # shorter side before the centre is cut
+        self.step = 0  # batches trained so far; dropout draws from (seed, step)
+        self._init_weights()
+
+    @classmethod
+    def from_cfg(
+        cls,
+        path: str | Path,
+        params: str | Path | None = None,
+        overrides: Iterable[str] = (),
+        *,
+        classes: int | None = None,
+        size: int | None = None,
+        channels: int | None = None,
+        device: str = "cpu",
+        seed: int = 0,
+    ) -> "Net":
+        """The net of a layer definition, its weights at their first values.
+
+        classes: number of classes, for outputs=classes. size, channels: of the images, where the
+        cfg leaves imgSize open. Raises CfgError, DeviceError.
+        """
+        source = Source.read(path, params, tuple(overrides))
+        feeds = {0: (size, size, channels) if size or channels else None}
+        return cls(source.graph(feeds, classes), device, seed)
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, device: str = "cpu") -> "Net":
+        """The net that a checkpoint holds, cfg and all. Raises CheckpointError, DeviceError."""
+        saved = checkpoint.load(checkpoint.find(path))
+        source = Source.from_dict(saved.meta["source"])
+        classes = saved.meta["classes"]
+        net = cls(source.graph({0: tuple(saved.meta["image"])}, len(classes)), device)
+        net.restore(saved)
+        return net
+
+    def load(self, path: str | Path) -> None:
+        """Take the weights of a checkpoint (file, or folder of a run: its newest).
+
+        Raises CheckpointError; ValueError if the weights are of another net.
+        """
+        self.restore(checkpoint.load(checkpoint.find(path)))
+
+    def restore(self, saved: "checkpoint.Checkpoint") -> None:
+        """Take weights, mean and class names of a loaded checkpoint."""
+        self.set_weights(saved.arrays["weights"])
+        self.mean = saved.arrays["data"].get("mean")
+        self.classes, self.step = list(saved.meta["classes"]), saved.meta["step"]
+        self.seed, self.resize_to = saved.meta["seed"], saved.meta["resize_to"]
+
+    # ---------------------------------------------------------------- weights
+
+    def _init_weights(self) -> None:
+        """First values, from a generator for each array, so that the order does not matter."""
+        self.weights: dict[str, dict[str, Any]] = {}
+        self.shared: dict[tuple[str, str], tuple[str, str]] = {}
+        notes = []
+        for l in self.layers:
+            self.weights[l.name] = {}
+            for name, weight in self.graph.asked(l).items():
+                source = self._source_of(l, name, weight.shape, notes)
+                if source:
+                    self.shared[l.name, name] = source
+                    self.weights[l.name][name] = self.weights[source[0]][source[1]]
+                    continue
+                rng = np.random.default_rng([self.seed, zlib.crc32(f"{l.name}/{name}".encode())])
+                values = np.asarray(weight.init(rng, weight.shape), np.float32)
+                self.weights[l.name][name] = self.device.array(values)
+        if notes:
+            raise CfgError(notes)
+
+    def _source_of(self, l: Layer, name: str, shape: tuple, notes: list) -> tuple | None:
+        """(layer, weight) that weightSource names for this weight, or None."""
+        sources = getattr(l, "weightSource", None)
+        i = int(name[1:]) if name != "b" else None
+        if not sources or i is None or i >= len(sources) or not sources[i]:
+            return None
+        wrong = l.section["weightsource"].wrong
+        word, _, index = sources[i].rstrip("]").partition("[")
+        other = self.by_name.get(word)
+        source = f"W{index or 0}"
+        have = self.weights.get(word, {}).get(source)
+        if other is None or have is None:
+            notes.append(wrong(f"no weights {sources[i]!r} above{nearest(word, self.weights)}"))
+        elif other.type != l.type or have.shape != shape:
+            notes.append(
+                wrong(f"{sources[i]} is type={other.type} {have.shape}, here it must be {shape}")
+            )
+        else:
+            return self.shared.get((word, source), (word, source))
+        return None
+
+    def own_weights(self) -> dict[str, Any]:
+        """The weights as {"layer/name": array}, shared ones once."""
+        return {
+            f"{layer}/{name}": array
+            for layer, arrays in self.weights.items()
+            for name, array in arrays.items()
+            if (layer, name) not in self.shared
+        }
+
+    def set_weights(self, arrays: dict[str, np.ndarray]) -> None:
+        """Copy arrays into the weights of the same names. ValueError if they do not all fit."""
+        own = self.own_weights()
+        for name in {**own, **arrays}:
+            have, got = own.get(name), arrays.get(name)
+            if have is None or got is None or have.shape != got.shape:
+                mine = "none" if have is None else "x".join(map(str, have.shape))
+                theirs = "none" if got is None else "x".join(map(str, got.shape))
+                raise ValueError(
+                    f"these weights are of another net: {name} is {theirs} there, {mine} here"
+                )
+        for name, got in arrays.items():
+            own[name][...] = self.device.array(got.astype(own[name].dtype, copy=False))
+
+    # ---------------------------------------------------------------- run
+
+    @cached_property
+    def learns(self) -> dict[str, set]:
+        """For each layer what bprop must give: numbers of inputs, names of weights."""
+        wants: dict[str, set] = {}
+        for l in self.layers:
+            learning = {n for n, weight in self.graph.asked(l).items() if weight.eps.base > 0}
+            wants[l.name] = learning | {i for i, name in enumerate(l.reads) if wants[name]}
+        return wants
+
+    def fprop(
+        self,
+        given: dict[str, Any],
+        want: Iterable[str],
+        train: bool = False,
+    ) -> tuple[dict[str, Any], list]:
+        """Run from the arrays of the `given` layers to the layers in `want`.
+
+        Returns their arrays by name and, in training, the tape that bprop takes back.
+        """
+        want = set(want)
+        self.graph.shapes_at({name: tuple(x.shape[1:]) for name, x in given.items()})
+        order = self._order(given, want)
+        uses = Counter(name for l in order for name in l.reads)
+        acts, tape, out = dict(given), [], {}
+        for l in order:
+            xs = [acts[name] for name in l.reads] if l.name not in given else [acts[l.name]]
+            seed = zlib.crc32(f"{self.seed}/{self.step}/{l.name}".encode())
+            run = Run(self.device, train, seed)
+            acts[l.name], bprop = l.fprop(run, self.weights[l.name], *xs)
+            del xs
+            if train:
+                tape.append((l, bprop))
+            del bprop
+            if l.name in want:
+                out[l.name] = acts[l.name]
+            for name in l.reads:
+                uses[name] -= 1
+                if not uses[name]:
+                    del acts[name]
+        return out, tape
+
+    def _order(self, given: dict[str, Any], want: set[str]) -> list[Layer]:
+        """The layers to run, in order: what `want` needs and `given` does not provide."""
+        needed, order = set(want), []
+        for l in reversed(self.layers):
+            start = l.name in given
+            if l.name in needed and not (start and l.inputs):
+                order.append(l)
+                if not l.inputs and not start:
+                    raise ValueError(f"layer {l.name!r} needs data, none is given")
+                needed.update(l.reads)
+        return order[::-1]
+
+    def bprop(self, tape: list, grads: dict[str, Any]) -> dict[tuple[str, str], Any]:
+        """Gradients of the layers in `grads` -> {(layer, weight): gradient}, shared ones added.
+
+        The tape is used up: what a layer kept is let go as soon as it has been used.
+        """
+        dw: dict[tuple[str, str], Any] = {}
+        while tape:
+            l, bprop = tape.pop()
+            dy = grads.pop(l.name, None)
+            if dy is None or not self.learns[l.name]:
+                continue
+            dxs, dws = bprop(dy, self.learns[l.name])
+            del bprop, dy
+            for name, dx in zip(l.reads, dxs):
+                if dx is not None:
+                    grads[name] = self._sum(grads[name], dx) if name in grads else dx
+            for name, dW in dws.items():
+                owner = self.shared.get((l.name, name), (l.name, name))
+                dw[owner] = self._sum(dw[owner], dW) if owner in dw else dW
+        return dw
+
+    def _sum(self, a, b):
+        return self.device.xp.add(a, b, out=self.device.empty(a.shape, a.dtype))
+
+    def cost_gradients(self, outs: dict[str, Any]) -> dict[str, Any]:
+        """What bprop starts from: coeff in the first column of every cost."""
+        grads = {}
+        for name in self.costs:
+            grads[name] = self.device.xp.zeros_like(outs[name])
+            grads[name][..., 0] = self.by_name[name].coeff
+        return grads
+
+    def feed(self, images: np.ndarray, labels: np.ndarray | None = None) -> dict[str, Any]:
+        """The arrays (N, H, W, C) and (N,) of a batch as fprop takes them."""
+        given = {self.feeds[0]: self.device.array(images)}
+        if labels is not None and 1 in self.feeds:
+            labels = np.asarray(labels, np.int32).reshape(-1, 1, 1, 1)
+            given[self.feeds[1]] = self.device.array(labels)
+        return given
+
+    # ---------------------------------------------------------------- for users
+
+    def predict(self, images, view: str = "centre", batch: int = 32) -> np.ndarray:
+        """Probabilities (N, classes) of uint8 images: (N, H, W, C), or a list of any sizes.
+
+        view: 'centre' cuts the centre as in training, 'ten' averages the centre, the corners and
+        their mirror images, 'full' takes the whole image at its own shape (nets with a pyramid),
+        'asis' takes the pixels as they are. Raises ValueError where the net cannot take a size.
+        """
+        out = [p.reshape(len(p), -1) for p in self._each(images, self.output, view, batch)]
+        return np.concatenate(out).reshape(len(images), -1, out[0].shape[1]).mean(1)
+
+    def features(
+        self, images, layer: str, view: str = "centre", batch: int = 32
+    ) -> np.ndarray | list[np.ndarray]:
+        """The output of a layer for uint8 images: (N, H, W, C), or a list where shapes differ.
+
+        `conv1` is what comes out of its neuron, `conv1:pre` what goes in. Views as in predict,
+        where each of the ten has a row of its own.
+        """
+        rows = [row for block in self._each(images, layer, view, batch) for row in block]
+        same = len({row.shape for row in rows}) == 1
+        return np.stack(rows) if same else rows
+
+    def run(self, values: dict[str, np.ndarray], upto: str, batch: int | None = None) -> np.ndarray:
+        """From the outputs of named layers, (N, H, W, C) each, to the output of another.
+
+        A data layer's value is an image minus its mean, before the layer's own scale.
+        """
+        given = {self.graph.resolve(name): x for name, x in values.items()}
+        name, n = self.graph.resolve(upto), len(next(iter(values.values())))
+        out = []
+        for i in range(0, n, batch or n):
+            part = {k: self.device.array(x[i : i + (batch or n)]) for k, x in given.items()}
+            out.append(self.device.numpy(self.fprop(part, [name])[0][name]).copy())
+        return np.concatenate(out)
+
+    @property
+    def output(self) -> str:
+        """The layer whose output is the prediction: what the first cost looks at."""
+        return (
+            self.by_name[self.graph.costs[0]].reads[1] if self.graph.costs else self.layers[-1].name
+        )
+
+    def _each(self, images, upto: str, view: str, batch: int):
+        """The outputs of `upto` for the views of the images, in order, equal sizes together."""
+        source, size = self.graph.feeds[0], self.graph.size
+        waiting: list[np.ndarray] = []
+
+        def flush():
+            x = views.to_net(waiting, self.mean)
+            waiting.clear()
+            return self.run({source: x}, upto)
+
+        for image in images:
+            for cut in views.cut(image, view, size, self.resize_to):
+                if waiting and (waiting[0].shape != cut.shape or len(waiting) >= batch):
+                    yield flush()
+                waiting.append(cut)
+        if waiting:
+            yield flush()

@@ -1,0 +1,60 @@
+"""The update of cuda-convnet: momentum, learning rate, weight decay times the learning rate.
+
+    inc <- mom * inc - eps * (g / N + wc * W)
+    W   <- W + inc
+
+g is the gradient of the loss summed over the N cases of the batch (spec: cuda-convnet 5.5).
+"""
+
+from typing import Any
+
+from numba import prange
+
+from convnet.kernel import kernel
+from convnet.net import Net
+
+CHUNK = 1 << 14
+
+
+class Sgd:
+    """Momenta of a net, {"layer/name": array}, and the step that changes its weights."""
+
+    def __init__(self, net: Net):
+        self.net = net
+        self.momenta = {k: net.device.xp.zeros_like(w) for k, w in net.own_weights().items()}
+
+    def update(self, gradients: dict[tuple[str, str], Any], cases: int, progress: float) -> None:
+        """One step, at this progress (0..1) of the run for the schedules."""
+        for (layer, name), g in gradients.items():
+            rates = self.net.graph.asked(self.net.by_name[layer])[name]
+            w, inc = self.net.weights[layer][name], self.momenta[f"{layer}/{name}"]
+            eps = float(rates.eps(progress))
+            args = (float(rates.mom), eps, float(rates.wc), 1.0 / cases)
+            sgd_step[w.size](w.reshape(-1), inc.reshape(-1), g.reshape(-1), *args)
+
+    def first_not_finite(self, gradients: dict[tuple[str, str], Any]) -> str:
+        """The name of the first array with a NaN or an infinity in it, or ''."""
+        xp = self.net.device.xp
+        for (layer, name), g in gradients.items():
+            flat = g.reshape(-1)
+            if not xp.isfinite(xp.dot(flat, flat)):
+                return f"{layer}/{name}"
+        return ""
+
+
+@kernel(
+    cuda=r"""
+__global__ void sgd_step(int n, T* w, T* inc, const T* g, T mom, T eps, T wc, T share) {
+    FOR(i, n) {
+        inc[i] = mom * inc[i] - eps * (g[i] * share + wc * w[i]);
+        w[i] += inc[i];
+    }
+}"""
+)
+def sgd_step(w, inc, g, mom, eps, wc, share):
+    """Thread i owns weight i and its momentum."""
+    n = w.size
+    for chunk in prange((n + CHUNK - 1) // CHUNK):
+        for i in range(chunk * CHUNK, min(n, (chunk + 1) * CHUNK)):
+            inc[i] = mom * inc[i] - eps * (g[i] * share + wc * w[i])
+            w[i] += inc[i]

@@ -1,0 +1,84 @@
+"""The texts that a net is made from: both cfgs and what --set changed. Kept in every checkpoint."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from convnet import cfg
+from convnet.cfg import Sections
+from convnet.graph import Graph, Shape, rates_of
+
+
+@dataclass(frozen=True)
+class Source:
+    """Name and text of the layer definition and of the params file, and the overrides."""
+
+    name: str
+    text: str
+    params_name: str = ""
+    params_text: str = ""
+    overrides: tuple[str, ...] = ()
+
+    @classmethod
+    def read(
+        cls, path: str | Path, params: str | Path | None = None, overrides: tuple[str, ...] = ()
+    ) -> "Source":
+        """Read the files. `params` defaults to <name>-params.cfg beside the definition, if any.
+
+        Raises CfgError.
+        """
+        text = cfg.load_text(path)
+        beside = Path(path).with_name(f"{Path(path).stem}-params.cfg")
+        if params is None and beside.is_file():
+            params = beside
+        params_text = cfg.load_text(params) if params else ""
+        return cls(str(path), text, str(params or ""), params_text, tuple(overrides))
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "Source":
+        """The source as a checkpoint holds it."""
+        return cls(**{**values, "overrides": tuple(values["overrides"])})
+
+    def to_dict(self) -> dict:
+        """Plain values for a checkpoint."""
+        return asdict(self)
+
+    def sections(self) -> tuple[Sections, Sections]:
+        """The sections of both files, overrides applied; raises CfgError."""
+        sections = cfg.parse(self.text, self.name)
+        named = self.params_name
+        params = cfg.parse(self.params_text, named) if named else cfg.Sections()
+        for text in self.overrides:
+            cfg.override(sections, text)
+            cfg.override(params, text, existing=True)
+        return sections, params
+
+    def image_size(self) -> tuple[int | None, int | None]:
+        """imgSize and channels of the image data layer, None where the cfg leaves them open."""
+        for section in self.sections()[0].values():
+            if section.get("type") == "data" and section.get("dataidx") == "0":
+                size, channels = section.get("imgsize", ""), section.get("channels", "")
+                return (
+                    int(size) if size.isdigit() else None,
+                    int(channels) if channels.isdigit() else None,
+                )
+        return None, None
+
+    def graph(
+        self, feeds: dict[int, Shape | None] | None = None, classes: int | None = None
+    ) -> Graph:
+        """The layers and shapes of the net; raises CfgError."""
+        return Graph(*self.sections(), feeds, classes)
+
+    def first_change(self, other: "Source") -> str:
+        """What differs first between the definitions of two sources, rates aside; '' if nothing."""
+        mine, theirs = self.sections()[0], other.sections()[0]
+        for name in [*mine, *theirs]:
+            a, b = mine.get(name), theirs.get(name)
+            if a is None or b is None:
+                return f"[{name}] is only in {self.name if a is not None else 'the checkpoint'}"
+            rates = set(rates_of(a))
+            for word in sorted({*a, *b} - rates):
+                if a.get(word) != b.get(word):
+                    key = (a.get(word) or b.get(word)).key
+                    return f"[{name}] {key}={a.get(word, '')}, in the checkpoint {b.get(word, '')}"
+        return "" if list(mine) == list(theirs) else "the order of the sections"

@@ -1,0 +1,254 @@
+"""type=conv: every output pixel is a weighted sum of a window of the inputs, and a bias.
+
+    [conv1]
+    type=conv
+    inputs=data
+    filters=96
+    filterSize=7
+    stride=2
+    padding=1
+    neuron=relu
+
+Cross-correlation, as everywhere in this field (no flip). Windows begin at -padding + i * stride;
+pixels outside the image count as 0. Rounding: the output side is 1 + ceil((side + 2 padding -
+filterSize) / stride), as in cuda-convnet: the last window may overhang; rounding=floor is Caffe's
+rule. `filters` counts per group: groups=g cuts the channels of input and output in g blocks that
+see only each other. With several inputs the results are added; each has weights of its own
+(filterSize, filterSize, channels / groups, filters * groups), all share the biases.
+"""
+
+import math
+
+from numba import prange
+
+from convnet.kernel import kernel
+from convnet.layer import WeightLayer, flag, key, one_of
+from layers._bias import add_bias
+
+BLOCK = 8 << 20  # bytes of patches made at a time; they stay in the cache until multiplied
+
+
+class Conv(WeightLayer):
+    filters = key(int, "output channels of each group", min=1, per_input=True)
+    filterSize = key(int, "side of the window, in pixels", min=1, per_input=True)
+    padding = key(int, "zeros around the image, on every side", default=0, min=0, per_input=True)
+    stride = key(int, "pixels from one window to the next", default=1, min=1, per_input=True)
+    groups = key(int, "blocks of channels that see only each other", default=1, min=1,
+                 per_input=True)  # fmt: skip
+    sharedBiases = key(flag, "one bias for each channel, or for each position too", default=True)
+    modulesX = key(int, "side of the output by hand; 0 is automatic", default=0, min=0)
+    rounding = key(one_of("ceil", "floor"), "of the side of the output", default="ceil")
+
+    examples = """
+        7x6x3  filters=4 filterSize=3
+        6x9x2  filters=3 filterSize=4 stride=3 padding=1 initB=1
+        7x8x2  filters=3 filterSize=3 stride=2 rounding=floor
+        5x4x4  filters=2 filterSize=3 groups=2 padding=1
+        5x6x3  filters=5 filterSize=1
+        5x6x3 9x11x2  filters=4 filterSize=3,5 stride=1,2 padding=1,2
+        5x4x2  filters=3 filterSize=3 sharedBiases=0
+        6x6x2  filters=2 filterSize=3 padding=1 modulesX=7
+    """
+
+    def side(self, i, S):
+        """Windows along a side of S pixels of input i."""
+        F, P, stride = self.filterSize[i], self.padding[i], self.stride[i]
+        if F > S + 2 * P:
+            raise ValueError(f"filterSize={F} is larger than its input, {S} pixels and 2x{P} zeros")
+        if self.modulesX:
+            if stride * (self.modulesX - 1) + F - P < S:
+                raise ValueError(f"modulesX={self.modulesX} windows do not cover {S} pixels")
+            return self.modulesX
+        over = S + 2 * P - F
+        return 1 + (-(-over // stride) if self.rounding == "ceil" else over // stride)
+
+    def shape(self, *ins):
+        outs = []
+        for i, (H, W, C) in enumerate(ins):
+            if C % self.groups[i]:
+                raise ValueError(f"groups={self.groups[i]} does not divide {C} channels")
+            K = self.filters[i] * self.groups[i]
+            outs.append((self.side(i, H), self.side(i, W), K))
+        if len(set(outs)) > 1:
+            given = ", ".join("{}x{}x{}".format(*out) for out in outs)
+            raise ValueError(f"the inputs give maps of unequal shapes: {given}")
+        return outs[0]
+
+    def weights(self, *ins):
+        shapes = [
+            (F, F, x[2] // g, f * g)
+            for x, F, f, g in zip(ins, self.filterSize, self.filters, self.groups)
+        ]
+        fan_in = sum(math.prod(s[:3]) for s in shapes)
+        H, W, K = self.shape(*ins)
+        Ws = {f"W{i}": self.weight(i, s, fan_in) for i, s in enumerate(shapes)}
+        return Ws | {"b": self.bias((K,) if self.sharedBiases else (H, W, K))}
+
+    def macs(self, *ins):
+        H, W, _ = self.shape(*ins)
+        return H * W * sum(math.prod(w.shape) for n, w in self.weights(*ins).items() if n != "b")
+
+    def fprop(self, run, w, *xs):
+        H, W, K = self.shape(*[x.shape[1:] for x in xs])
+        y = run.empty((len(xs[0]) * H * W, K), xs[0].dtype)
+        for i, x in enumerate(xs):
+            for g, part in self.parts(i, w):
+                for patches, rows, _ in self.patches(run, i, g, x, H, W):
+                    out = y[rows, part]
+                    if i == 0:
+                        run.xp.matmul(patches, self.matrix(w, i, part), out=out)
+                    else:
+                        out += run.xp.matmul(patches, self.matrix(w, i, part))
+        add_bias(y, w["b"])
+
+        def bprop(dy, wants):
+            dy = dy.reshape(-1, K)
+            dxs, dw = [None] * len(xs), {}
+            for i, x in enumerate(xs):
+                if i in wants:
+                    dxs[i] = self.input_gradient(run, w, i, x, dy, H, W)
+                if f"W{i}" in wants:
+                    dw[f"W{i}"] = self.weight_gradient(run, w, i, x, dy, H, W)
+            if "b" in wants:
+                period = w["b"].size // K
+                ones = run.xp.ones(len(dy) // period, dy.dtype)
+                dw["b"] = run.xp.matmul(ones, dy.reshape(-1, w["b"].size)).reshape(w["b"].shape)
+            return dxs, dw
+
+        return y.reshape(len(xs[0]), H, W, K), bprop
+
+    def parts(self, i, w):
+        """Each group of input i with the slice of the output channels that it makes."""
+        return [(g, slice(g * self.filters[i], (g + 1) * self.filters[i]))
+                for g in range(self.groups[i])]  # fmt: skip
+
+    def matrix(self, w, i, part):
+        """The weights of one group as (filterSize * filterSize * channels, filters)."""
+        W = w[f"W{i}"]
+        return W.reshape(-1, W.shape[3])[:, part]
+
+    def patches(self, run, i, g, x, OH, OW, whole=False):
+        """Blocks of (patches, rows of the output that they make, images if whole).
+
+        patches is (pixels, filterSize * filterSize * channels of the group): im2col.
+        """
+        N, H, W, C = x.shape
+        F, P, stride, Cg = self.filterSize[i], self.padding[i], self.stride[i], C // self.groups[i]
+        size = F * F * Cg
+        block = max(1, BLOCK // (OW * size * x.itemsize))
+        if whole:
+            block = max(OH, block // OH * OH)
+        for first in range(0, N * OH, block):
+            count = min(block, N * OH - first)
+            rows = slice(first * OW, (first + count) * OW)
+            images = slice(first // OH, (first + count) // OH)
+            if F == stride == Cg // C == 1 and P == 0:
+                yield x.reshape(-1, C)[rows], rows, images
+                continue
+            cols = run.empty((count * OW, size), x.dtype)
+            im2col[cols.size](x, cols, first, H, W, C, OH, OW, F, P, stride, g * Cg, Cg)
+            yield cols, rows, images
+
+    def weight_gradient(self, run, w, i, x, dy, OH, OW):
+        dW = run.empty(w[f"W{i}"].shape, dy.dtype)
+        for g, part in self.parts(i, w):
+            out = dW.reshape(-1, dW.shape[3])[:, part]
+            for n, (patches, rows, _) in enumerate(self.patches(run, i, g, x, OH, OW)):
+                if n == 0:
+                    run.xp.matmul(patches.T, dy[rows, part], out=out)
+                else:
+                    out += run.xp.matmul(patches.T, dy[rows, part])
+        return dW
+
+    def input_gradient(self, run, w, i, x, dy, OH, OW):
+        N, H, W, C = x.shape
+        F, P, stride, Cg = self.filterSize[i], self.padding[i], self.stride[i], C // self.groups[i]
+        dx = run.empty(x.shape, dy.dtype)
+        block = max(1, BLOCK // (OH * OW * F * F * Cg * dy.itemsize))
+        for g, part in self.parts(i, w):
+            W2 = self.matrix(w, i, part).T
+            for n in range(0, N, block):
+                out = dx[n : n + block]
+                rows = slice(n * OH * OW, (n + len(out)) * OH * OW)
+                cols = run.empty((len(out) * OH * OW, F * F * Cg), dy.dtype)
+                run.xp.matmul(dy[rows, part], W2, out=cols)
+                col2im[len(out) * H * W * Cg](cols, out, H, W, C, OH, OW, F, P, stride, g * Cg, Cg)
+        return dx
+
+
+@kernel(
+    cuda=r"""
+__global__ void im2col(int n, const T* x, T* cols, int first, int H, int W, int C, int OH, int OW,
+                       int F, int P, int stride, int c0, int Cg) {
+    FOR(i, n) {
+        int c = i % Cg, tap = i / Cg % (F * F), pixel = i / Cg / (F * F);
+        int q = pixel % OW * stride - P + tap % F;
+        int row = first + pixel / OW, r = row % OH * stride - P + tap / F;
+        bool inside = r >= 0 && r < H && q >= 0 && q < W;
+        cols[i] = inside ? x[((row / OH * (long long)H + r) * W + q) * C + c0 + c] : T(0);
+    }
+}"""
+)
+def im2col(x, cols, first, H, W, C, OH, OW, F, P, stride, c0, Cg):
+    """Thread i owns one number of one window: the patches of the output rows from `first` on."""
+    flat = x.reshape(x.shape[0], H, W * C)
+    for t in prange(cols.shape[0] // OW):
+        n, r0 = (first + t) // OH, (first + t) % OH * stride - P
+        for o in range(OW):
+            q0 = o * stride - P
+            out = cols[t * OW + o]
+            for a in range(F):
+                r, at = r0 + a, a * F * Cg
+                if r < 0 or r >= H:
+                    for k in range(F * Cg):
+                        out[at + k] = 0
+                elif q0 >= 0 and q0 + F <= W and Cg == C:
+                    for k in range(F * C):  # the taps of a row lie side by side
+                        out[at + k] = flat[n, r, q0 * C + k]
+                else:
+                    for b in range(F):
+                        q = q0 + b
+                        if q < 0 or q >= W:
+                            for k in range(Cg):
+                                out[at + b * Cg + k] = 0
+                        else:
+                            for k in range(Cg):
+                                out[at + b * Cg + k] = flat[n, r, q * C + c0 + k]
+
+
+@kernel(
+    cuda=r"""
+__global__ void col2im(int n, const T* cols, T* dx, int H, int W, int C, int OH, int OW,
+                       int F, int P, int stride, int c0, int Cg) {
+    FOR(i, n) {
+        int c = i % Cg, q = i / Cg % W, r = i / Cg / W % H, image = i / Cg / W / H;
+        T sum = 0;
+        for (int a = (r + P) % stride; a < F; a += stride) {
+            int o = (r + P - a) / stride;
+            if (r + P < a || o >= OH) continue;
+            for (int b = (q + P) % stride; b < F; b += stride) {
+                int p = (q + P - b) / stride;
+                if (q + P < b || p >= OW) continue;
+                sum += cols[(((image * (long long)OH + o) * OW + p) * F * F + a * F + b) * Cg + c];
+            }
+        }
+        dx[((image * (long long)H + r) * W + q) * C + c0 + c] = sum;
+    }
+}"""
+)
+def col2im(cols, dx, H, W, C, OH, OW, F, P, stride, c0, Cg):
+    """Thread i owns one pixel and channel: it collects from the windows that saw it."""
+    for t in prange(dx.shape[0] * H):
+        n, r = t // H, t % H
+        for q in range(W):
+            for k in range(Cg):
+                dx[n, r, q, c0 + k] = 0
+            for a in range((r + P) % stride, min(F, r + P + 1), stride):
+                o = (r + P - a) // stride
+                if o < OH:
+                    for b in range((q + P) % stride, min(F, q + P + 1), stride):
+                        p = (q + P - b) // stride
+                        if p < OW:
+                            row, at = (n * OH + o) * OW + p, (a * F + b) * Cg
+                            for k in range(Cg):
+                                dx[n, r, q, c0 + k] += cols[row, at + k]
