@@ -68,7 +68,8 @@ def with_rates(sections: Sections, params: Sections) -> tuple[dict[str, Section]
 
 
 def _no_rate(word: str, section: Section, rates: dict[str, str]) -> str:
-    if word in {k.lower() for k in layer_class(section["type"]).keys()}:
+    known = layer_class(section["type"]).keys()
+    if word in map(str.lower, known):
         return "is no rate; it belongs in the layer definition"
     return f"type={section['type']} has no such rate{nearest(word, rates.values())}"
 
@@ -175,6 +176,7 @@ class Graph:
                     self.shapes[l.name] = l.feed(feeds.get(l.dataIdx))
                 elif all(name in self.shapes for name in l.reads):
                     ins = [self.shapes[name] for name in l.reads]
+                    self._check_channels(l, ins)
                     self.shapes[l.name] = self._positive(l.shape(*ins))
                     l.weights(*ins)
             except ValueError as e:
@@ -183,6 +185,13 @@ class Graph:
             raise CfgError(notes)
         self.feeds = {l.dataIdx: l.name for l in self.layers if not l.inputs}
         self._mark_pyramids()
+
+    @staticmethod
+    def _check_channels(l: Layer, ins: list[Shape]) -> None:
+        """Old cfgs say how many channels come in; if they are wrong the cfg is."""
+        for said, shape, name in zip(l.channels or [], ins, l.reads):
+            if said != shape[2]:
+                raise ValueError(f"channels={said}, but {name} has {shape[2]}")
 
     @staticmethod
     def _positive(shape: Shape) -> Shape:

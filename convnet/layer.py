@@ -165,14 +165,17 @@ class Run(NamedTuple):
 class Layer:
     """One section of the net; see the module's docstring."""
 
-    type: str  # the word after type=, set by net.py
+    type: str  # the word after type=, set by graph.py
+    reads: list[str]  # the layers whose outputs fprop takes, set by graph.py
+    splits = True  # whether neuron= becomes a layer of its own, of type=neuron
     ignored: tuple[str, ...] = ("gpu", "partialSum", "sumWidth")  # tuned 2012's kernels only
     examples = ""
 
     inputs = key(names, "the layers this one reads, in order")
     neuron = key(str, "the neuron applied to the output, as a layer of type=neuron", default="")
-    channels = key(int, "channels of the input; known anyway, so checked", default=None,
-                   per_input=True, min=1)  # fmt: skip
+    channels = key(
+        int, "channels of the input; known anyway, so checked", default=None, per_input=True, min=1
+    )
 
     def __init__(self, section: Section, words: dict[str, int]):
         """Read every key of the section; `notes` collects what is wrong with them.
@@ -240,16 +243,32 @@ class Layer:
 class WeightLayer(Layer):
     """What layers with weights (conv, fc, ...) have in common: first values and rates."""
 
-    initW = key(float, "standard deviation of the first weights; if it is left out, "
-                "sqrt(2 / inputs of a unit)", default=None, min=0, per_input=True)  # fmt: skip
+    initW = key(
+        float,
+        "standard deviation of the first weights; if it is left out, sqrt(2 / inputs of a unit)",
+        default=None,
+        min=0,
+        per_input=True,
+    )
     initB = key(float, "first value of the biases", default=0.0)
-    initWFunc = key(init.read, "a function of convnet/init.py that fills the weights, as in "
-                    "init.xavier()", default=init.scaled)  # fmt: skip
-    weightSource = key(split, "share the weights of another layer: its name, or name[input]; "
-                       "one item for each input, empty for own weights", default=None)  # fmt: skip
+    initWFunc = key(
+        init.read,
+        "a function of convnet/init.py that fills the weights, as in init.xavier()",
+        default=init.scaled,
+    )
+    weightSource = key(
+        split,
+        "share the weights of another layer: its name, or name[input]; "
+        "one item for each input, empty for own weights",
+        default=None,
+    )
 
-    epsW = rate(schedule, "learning rate of the weights, a number or a schedule",
-                default=schedule("0.01"), per_input=True)  # fmt: skip
+    epsW = rate(
+        schedule,
+        "learning rate of the weights, a number or a schedule",
+        default=schedule("0.01"),
+        per_input=True,
+    )
     epsB = rate(schedule, "learning rate of the biases", default=schedule("0.01"))
     momW = rate(float, "momentum of the weights", default=0.9, min=0, max=1, per_input=True)
     momB = rate(float, "momentum of the biases", default=0.9, min=0, max=1)

@@ -231,17 +231,32 @@ class Net:
     def cost_gradients(self, outs: dict[str, Any]) -> dict[str, Any]:
         """What bprop starts from: coeff in the first column of every cost."""
         grads = {}
-        for name in self.costs:
+        for name in self.graph.costs:
             grads[name] = self.device.xp.zeros_like(outs[name])
             grads[name][..., 0] = self.by_name[name].coeff
         return grads
 
+    def first_not_finite(self, given: dict[str, Any]) -> str:
+        """Where NaN or infinity begins in the training pass over this batch, in words."""
+        xp = self.device.xp
+        for name, w in self.own_weights().items():
+            if not xp.isfinite(w).all():
+                return f"weights {name} are not finite"
+        if not all(xp.isfinite(x).all() for x in given.values()):
+            return "the images are not finite"
+        acts, _ = self.fprop(given, [l.name for l in self.layers], train=True)
+        for l in self.layers:
+            if not xp.isfinite(acts[l.name]).all():
+                return f"it begins in the output of [{l.name}]"
+        return "every layer's output is finite"
+
     def feed(self, images: np.ndarray, labels: np.ndarray | None = None) -> dict[str, Any]:
         """The arrays (N, H, W, C) and (N,) of a batch as fprop takes them."""
-        given = {self.feeds[0]: self.device.array(images)}
-        if labels is not None and 1 in self.feeds:
+        feeds = self.graph.feeds
+        given = {feeds[0]: self.device.array(images)}
+        if labels is not None and 1 in feeds:
             labels = np.asarray(labels, np.int32).reshape(-1, 1, 1, 1)
-            given[self.feeds[1]] = self.device.array(labels)
+            given[feeds[1]] = self.device.array(labels)
         return given
 
     # ---------------------------------------------------------------- for users

@@ -1,0 +1,44 @@
+"""What all the tools do alike: errors of users become one line and an exit code."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+EXITS = {"CfgError": 2, "UsageError": 2, "DataError": 3, "Diverged": 4, "CheckpointError": 5,
+         "DeviceError": 6}  # fmt: skip
+
+
+class UsageError(Exception):
+    """An option cannot be as it is; one line that says why."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that suggests the nearest option for one it does not know."""
+
+    def error(self, message: str):
+        if message.startswith("unrecognized arguments:"):
+            from convnet.cfg import nearest
+
+            word = message.split(": ", 1)[1].split()[0].partition("=")[0]
+            message += nearest(word, [o for a in self._actions for o in a.option_strings])
+        self.exit(2, f"{self.prog}: {message} (--help lists all options)\n")
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Run a tool; exit with 0, or with 2 usage, 3 data, 4 diverged, 5 checkpoint, 6 device."""
+    try:
+        code = main() or 0
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:  # the reader of our output has gone, as with | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    except Exception as e:
+        code = EXITS.get(type(e).__name__)
+        if code is None:
+            raise
+        print(e, file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,101 @@
+"""Command-line options that several tools share. Imports nothing slow: --help must be quick."""
+
+import argparse
+import inspect
+
+from convnet.cli import Parser
+
+
+def parser(doc: str) -> Parser:
+    """A parser with the tool's docstring as its help."""
+    return Parser(
+        description=inspect.cleandoc(doc),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def positive(text: str) -> int:
+    """A whole number of 1 or more."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more, not {text!r}")
+    return int(text)
+
+
+def add_net(parser: argparse.ArgumentParser, required: bool) -> None:
+    """--layer-def, --layer-params, --set."""
+    group = parser.add_argument_group("net")
+    group.add_argument(
+        "--layer-def",
+        required=required,
+        metavar="FILE.cfg",
+        help="the layers; a section is a layer (docs/cfg.md)",
+    )
+    group.add_argument(
+        "--layer-params",
+        metavar="FILE.cfg",
+        help="learning rates and the like (default: <layer-def>-params.cfg "
+        "beside the layer definition, if it is there)",
+    )
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="LAYER.KEY=VALUE",
+        help="change one key, as in conv1.filters=64; may be repeated",
+    )
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """--data-path, --data-provider and how training views are made."""
+    group = parser.add_argument_group("data")
+    group.add_argument(
+        "--data-path",
+        metavar="DIR",
+        help="train/<class>/*.jpg and test/<class>/*.jpg, or <class>/*.jpg, or a "
+        "folder of CIFAR batches (default: the built-in digits)",
+    )
+    group.add_argument(
+        "--data-provider",
+        metavar="NAME",
+        help="digits, images or cifar (default: found from the folder)",
+    )
+    group.add_argument(
+        "--crop",
+        choices=("random", "corners", "centre"),
+        default="random",
+        help="where training views are cut; corners: centre or corners, as in the "
+        "paper (default: random)",
+    )
+    group.add_argument(
+        "--mirror",
+        choices=("auto", "yes", "no"),
+        default="auto",
+        help="mirror half of the training views (default: auto, as suits the data)",
+    )
+    group.add_argument(
+        "--color-noise",
+        type=float,
+        default=0.0,
+        metavar="SD",
+        help="PCA colour noise; the paper has 0.1 (default: 0)",
+    )
+    group.add_argument(
+        "--test-fraction",
+        type=float,
+        default=0.2,
+        metavar="F",
+        help="share of the images to test on where the folder has no test/ (default: 0.2)",
+    )
+    group.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that decode images; 0: none (default: as many as cores, at most 4)",
+    )
+    group.add_argument(
+        "--on-bad-image",
+        choices=("skip", "stop"),
+        default="skip",
+        help="what to do with an image that cannot be read (default: skip)",
+    )

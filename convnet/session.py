@@ -1,0 +1,265 @@
+"""What the tools do once their arguments are read: set up a net with its data and run it."""
+
+import csv
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from convnet import checkpoint, summary
+from convnet.checkpoint import CheckpointError
+from convnet.cli import UsageError
+from convnet.net import Net
+from convnet.providers import DataOptions, Provider, open_provider
+from convnet.source import Source
+from convnet.train import Plan, Report, Run
+
+EPOCHS = {"digits": 4}  # enough for the built-in data; 30 for any other
+
+
+def train(args) -> int:
+    """tools/train.py"""
+    saved = None
+    if args.resume:
+        path = checkpoint.find(args.resume)
+        saved = checkpoint.load(path)
+        args = _as_before(args, saved.meta)
+    elif not args.layer_def:
+        raise UsageError("--layer-def=FILE.cfg is needed (or --resume=RUN to go on with a run)")
+    source = _source(args, saved)
+    provider = _provider(args, source, args.seed or 0)
+    graph = source.graph(_feeds(provider), len(provider.classes))
+    if not graph.costs:
+        raise UsageError(f"{source.name}: no cost.* layer, so there is nothing to train")
+    for remark in graph.remarks:
+        print(f"note: {remark}")
+    plan = Plan(
+        args.epochs or EPOCHS.get(provider.name, 30),
+        args.minibatch or 32,
+        args.test_freq,
+        args.keep,
+    )
+    print(summary.table(graph, plan.minibatch))
+    net = Net(graph, args.device, args.seed or 0)
+    net.classes, net.resize_to = provider.classes, provider.resize_to
+    folder = Path(path).parent if saved else _new_folder(args.save_path, source.name)
+    with checkpoint.run_lock(folder):
+        checkpoint.clean(folder)
+        run = Run(folder, source, net, provider, plan)
+        if saved:
+            run.restore(saved)
+        print(
+            f"{len(provider.train):,} images to train on, {len(provider.test):,} to test on, "
+            f"{len(provider.classes)} classes; {plan.epochs} epochs of {run.batches} batches of "
+            f"{plan.minibatch}; seed {net.seed}; everything goes to {folder}/"
+        )
+        return _train(run)
+
+
+def _train(run: Run) -> int:
+    began, report = time.perf_counter(), Report(run)
+    if not run.net.step:
+        report.say("the first batch compiles the kernels of the net; the next start has them ready")
+    try:
+        run.train(report)
+    finally:
+        report.close()
+        run.provider.close()
+    if run.asked_to_stop:
+        print(f"stopped; go on with: python tools/train.py --resume={run.folder}")
+        return 128 + run.asked_to_stop
+    minutes = (time.perf_counter() - began) / 60
+    print(f"trained in {minutes:.1f} minutes. {_in_words(run, report)}")
+    print(
+        f"Checkpoints and metrics.jsonl are in {run.folder}/. Next:\n"
+        f"  python tools/test.py {run.folder} --multiview\n"
+        f"  python tools/train.py --layer-def={run.source.name} --data-path=<your images>/"
+    )
+    return 0
+
+
+def _in_words(run: Run, report: Report) -> str:
+    """The last test error next to what guessing would give."""
+    for cost, row in report.last_test.items():
+        kinds = run.kinds[cost]
+        if "error" in kinds:
+            chance = 1 - 1 / len(run.provider.classes)
+            return (
+                f"Test error {100 * row[kinds.index('error')]:.2f} % (chance {100 * chance:.0f} %)."
+            )
+    return ""
+
+
+def test(args) -> int:
+    """tools/test.py"""
+    path = checkpoint.find(args.checkpoint)
+    saved = checkpoint.load(path)
+    net = Net.from_checkpoint(path, args.device)
+    args = _as_before(args, saved.meta)
+    provider = _provider(args, Source.from_dict(saved.meta["source"]), saved.meta["seed"])
+    if provider.classes != net.classes:
+        raise UsageError(
+            f"{path} was trained on the classes {_some(net.classes)}; "
+            f"the data has {_some(provider.classes)}"
+        )
+    view = "ten" if args.multiview else "centre"
+    print(
+        f"{path}: {len(provider.test):,} test images, "
+        + ("10 views" if args.multiview else "1 view")
+    )
+    probs, labels, keys = _predict(net, provider, view, args.minibatch)
+    provider.close()
+    _print_scores(probs, labels, net.classes)
+    if args.predictions:
+        _write_predictions(Path(args.predictions), probs, labels, keys, net.classes)
+    return 0
+
+
+def _predict(net: Net, provider: Provider, view: str, minibatch: int):
+    """Probabilities (N, classes), labels and names of all test images that can be read."""
+    from tqdm import tqdm
+
+    n, probs, labels, keys = len(provider.test), [], [], []
+    with tqdm(total=n, unit="img", disable=not sys.stderr.isatty()) as bar:
+        for i in range(0, n, minibatch):
+            indices = range(i, min(n, i + minibatch))
+            for index, image in zip(*provider.images("test", indices)):
+                probs.append(image)
+                labels.append(provider.test.labels[index])
+                keys.append(provider.test.keys[index])
+            block = probs[-(len(probs) % minibatch or minibatch) :] if probs else []
+            bar.update(len(block))
+    return net.predict(probs, view, minibatch), np.array(labels), keys
+
+
+def _print_scores(probs: np.ndarray, labels: np.ndarray, classes: list[str]) -> None:
+    """Loss, top-1, top-5 and the table by class."""
+    rows = np.arange(len(labels))
+    loss = -np.log(np.maximum(probs[rows, labels], np.finfo(np.float32).tiny)).mean()
+    rank = (probs > probs[rows, labels][:, None]).sum(1)
+    print(f"\n{'class':24}{'images':>8}{'error':>9}   most often taken for")
+    for c, name in enumerate(classes):
+        mine = labels == c
+        if mine.any():
+            wrong = np.bincount(probs[mine].argmax(1), minlength=len(classes))
+            wrong[c] = 0
+            other = f"{classes[wrong.argmax()]} ({wrong.max()})" if wrong.max() else ""
+            error = 100 * (rank[mine] > 0).mean()
+            print(f"{name[:23]:24}{mine.sum():8}{error:8.2f}%   {other}")
+    print(f"\nloss {loss:.4f}, top-1 error {100 * (rank > 0).mean():.2f} %", end="")
+    print(f", top-5 error {100 * (rank > 4).mean():.2f} %" if len(classes) > 5 else "")
+
+
+def _write_predictions(path: Path, probs, labels, keys, classes: list[str]) -> None:
+    """One row an image: name, label, prediction, then the probability of every class."""
+    beside = path.with_name(path.name + ".tmp")
+    try:
+        with beside.open("w", newline="", encoding="utf-8") as file:
+            out = csv.writer(file)
+            out.writerow(["image", "label", "prediction", *classes])
+            for key, label, row in zip(keys, labels, probs):
+                best = classes[row.argmax()]
+                out.writerow([key, classes[label], best, *(f"{p:.6g}" for p in row)])
+        beside.replace(path)
+    except OSError as e:
+        beside.unlink(missing_ok=True)
+        raise UsageError(f"--predictions={path}: {e.strerror.lower()}") from None
+    print(f"predictions are in {path}")
+
+
+def check(args) -> int:
+    """tools/check.py"""
+    source = Source.read(args.layer_def, args.layer_params, tuple(args.set))
+    size, channels = source.image_size()
+    size = args.size or size
+    graph = source.graph({0: (size, size, channels) if size else None}, args.classes)
+    for remark in graph.remarks:
+        print(f"note: {remark}")
+    print(summary.table(graph, args.minibatch))
+    return _check_gradients(graph, args.seed) if args.grad else 0
+
+
+def _check_gradients(graph, seed: int) -> int:
+    from convnet import gradcheck
+
+    net, rng = Net(graph, seed=seed), np.random.default_rng(seed)
+    images = rng.normal(0, 60, (2, *graph.shapes[graph.feeds[0]]))
+    gaps = gradcheck.check(net, images, rng.integers(0, max(1, len(net.classes)), 2))
+    width = max(len(gap.name) for gap in gaps)
+    print(f"\n{'array':{width}}  {'analytic':>14}  {'numeric':>14}  relative error")
+    for gap in gaps:
+        print(f"{gap.name:{width}}  {gap.analytic:14.6e}  {gap.numeric:14.6e}  {gap.error:.1e}")
+    bad = [gap.name for gap in gaps if gap.error > 1e-4]
+    print(f"\n{len(gaps) - len(bad)} of {len(gaps)} arrays pass" + (f"; not {bad}" if bad else ""))
+    return 1 if bad else 0
+
+
+# -------------------------------------------------------------------- helpers
+
+
+def _as_before(args, meta: dict):
+    """Options that were not given keep what the checkpoint's run had."""
+    data = meta["data"]
+    if getattr(args, "data_path", None) is None and args.data_provider is None:
+        args.data_path, args.data_provider = data["path"], data["provider"]
+        for name, value in data["options"].items():
+            setattr(args, name, value)
+    for name in ("seed", "epochs", "minibatch"):
+        if getattr(args, name, 1) is None:
+            setattr(args, name, meta[name])
+    return args
+
+
+def _source(args, saved) -> Source:
+    """The cfgs of the command line; where none is given, those of the checkpoint."""
+    if args.layer_def:
+        return Source.read(args.layer_def, args.layer_params, tuple(args.set))
+    old = Source.from_dict(saved.meta["source"])
+    if args.layer_params:
+        new = Source.read(args.layer_params)
+        old = Source(old.name, old.text, new.name, new.text, old.overrides)
+    return Source(old.name, old.text, old.params_name, old.params_text, (*old.overrides, *args.set))
+
+
+def _provider(args, source: Source, seed: int) -> Provider:
+    size, channels = source.image_size()
+    mirror = {"auto": None, "yes": True, "no": False}[args.mirror]
+    options = DataOptions(
+        seed=seed,
+        crop=args.crop,
+        mirror=mirror,
+        color_noise=args.color_noise,
+        test_fraction=args.test_fraction,
+        workers=args.workers,
+        on_bad_image=args.on_bad_image,
+    )
+    return open_provider(args.data_provider, args.data_path, size, channels, options)
+
+
+def _feeds(provider: Provider) -> dict:
+    return {0: (provider.size, provider.size, provider.channels)}
+
+
+def _new_folder(wanted: str | None, def_name: str) -> Path:
+    """The folder of a new run: the one asked for if it holds none yet, else runs/<name>_<n>."""
+    if wanted:
+        folder = Path(wanted)
+        if checkpoint.newest(folder):
+            raise CheckpointError(
+                f"--save-path={wanted} holds a run already: --resume={wanted} goes on with it, "
+                "another folder begins a new one"
+            )
+    else:
+        stem, n = Path(def_name).stem, 1
+        while (folder := Path("runs") / f"{stem}_{n:03d}").exists():
+            n += 1
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise CheckpointError(f"--save-path={folder}: {e.strerror.lower()}") from None
+    return folder
+
+
+def _some(words: list[str]) -> str:
+    return ", ".join(words[:5]) + (f" ... ({len(words)})" if len(words) > 5 else "")

@@ -1,0 +1,76 @@
+"""Train a net from its layer definition.
+
+    python tools/train.py --layer-def=layer_configs/spp_zf5.cfg
+    python tools/train.py --layer-def=my.cfg --data-path=my_images/ --epochs=30
+    python tools/train.py --resume=runs/my_001
+
+Without --data-path it trains on the built-in data: 1,797 handwritten digits, at the size that the
+net asks for. Everything goes to a folder of its own under runs/: checkpoints <epoch>.<batch>.h5 and
+metrics.jsonl. Ctrl-C ends the run after the batch at hand and saves; --resume goes on from there.
+"""
+
+from convnet import cli, options
+
+
+def arguments():
+    """The command line."""
+    parser = options.parser(__doc__)
+    options.add_net(parser, required=False)
+    options.add_data(parser)
+    group = parser.add_argument_group("training")
+    group.add_argument(
+        "--epochs",
+        type=options.positive,
+        metavar="N",
+        help="passes over the training images, in all; also the time axis of the "
+        "schedules (default: 4 for the built-in digits, else 30)",
+    )
+    group.add_argument(
+        "--minibatch",
+        "--mini",
+        type=options.positive,
+        metavar="N",
+        help="images for one update (default: 32)",
+    )
+    group.add_argument(
+        "--seed",
+        type=int,
+        metavar="N",
+        help="of weights, order, augmentation and dropout (default: 0)",
+    )
+    group.add_argument(
+        "--test-freq",
+        type=int,
+        default=0,
+        metavar="N",
+        help="test and save every N batches, besides after each epoch",
+    )
+    group.add_argument(
+        "--save-path",
+        metavar="DIR",
+        help="folder of the run (default: runs/<name of the cfg>_<number>)",
+    )
+    group.add_argument(
+        "--keep",
+        type=options.positive,
+        default=2,
+        metavar="N",
+        help="newest checkpoints to keep (default: 2)",
+    )
+    group.add_argument(
+        "--resume", metavar="PATH", help="go on from a checkpoint, or from the newest in a folder"
+    )
+    group.add_argument("--device", default="cpu", help="cpu, gpu or gpu:<number> (default: cpu)")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Parse, then hand over."""
+    args = arguments()
+    from convnet import session
+
+    return session.train(args)
+
+
+if __name__ == "__main__":
+    cli.run(main)
