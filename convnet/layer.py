@@ -167,6 +167,7 @@ class Layer:
 
     type: str  # the word after type=, set by net.py
     ignored: tuple[str, ...] = ("gpu", "partialSum", "sumWidth")  # tuned 2012's kernels only
+    splits = True  # whether neuron= becomes a layer of its own, of type=neuron
     examples = ""
 
     inputs = key(names, "the layers this one reads, in order")
