@@ -1,1 +1,17 @@
-"""The engine: a cfg file in, a net that trains and tests out. Start with convnet/net.py."""
+"""convnet: a cuda-convnet cfg file in, a net that trains and tests out. Start with net.py."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from convnet.net import Net
+
+__all__ = ["Net"]
+
+
+def __getattr__(name: str):
+    """Net, imported when it is first asked for: tools answer --help without loading Numba."""
+    if name == "Net":
+        from convnet.net import Net
+
+        return Net
+    raise AttributeError(f"module 'convnet' has no attribute {name!r}")
