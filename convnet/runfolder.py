@@ -1,0 +1,99 @@
+"""The folder of a run: checkpoints named <epoch>.<batch>.h5, and one run at a time in it."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from convnet import files
+from convnet.checkpoint import Checkpoint, CheckpointError, DamagedError, load
+
+LOCK = "run.lock"
+
+
+def name(epoch: int, batch: int) -> str:
+    """The name of a checkpoint."""
+    return f"{epoch}.{batch}.h5"
+
+
+def checkpoints(folder: str | Path) -> list[Path]:
+    """The checkpoints in a folder, oldest first: 3.9.h5 is before 3.10.h5."""
+    found = []
+    for path in Path(folder).glob("*.h5"):
+        if numbers := re.fullmatch(r"([0-9]+)\.([0-9]+)\.h5", path.name):
+            found.append((int(numbers[1]), int(numbers[2]), path))
+    return [path for _, _, path in sorted(found)]
+
+
+def newest(folder: str | Path) -> Path | None:
+    """The newest checkpoint in a folder, None if there is none."""
+    return (checkpoints(folder) or [None])[-1]
+
+
+def load_newest_good(folder: str | Path) -> tuple[Checkpoint, Path, list[str]]:
+    """The newest checkpoint that is whole, its path, and a line for each damaged one it passed.
+
+    Raises CheckpointError if there is none, or if one before it cannot be read or is too new for
+    this convnet: going on from an older one would then write over good work.
+    """
+    notes = []
+    for path in reversed(checkpoints(folder)):
+        try:
+            return load(path), path, notes
+        except DamagedError as e:
+            notes.append(str(e))
+    raise CheckpointError("\n".join([*notes, f"{folder}: no good checkpoint in this folder"]))
+
+
+def prune(folder: str | Path, keep: int) -> list[Path]:
+    """Delete all but the newest `keep` checkpoints, at least one; returns the deleted ones.
+
+    Raises CheckpointError if one cannot be deleted.
+    """
+    old = checkpoints(folder)[: -max(keep, 1)]
+    for path in old:
+        _delete(path)
+    return old
+
+
+def clean(folder: str | Path) -> list[Path]:
+    """Delete what writers that died have left behind; returns that. Live ones are let be.
+
+    Raises CheckpointError if a file cannot be deleted.
+    """
+    found = list(files.leftovers(Path(folder)))
+    for path in found:
+        _delete(path)
+    return found
+
+
+def _delete(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as e:
+        raise CheckpointError(f"{path}: cannot be deleted, {e.strerror}") from None
+
+
+@contextmanager
+def run_lock(folder: str | Path) -> Iterator[None]:
+    """Keep other runs out of a folder; the system ends it if we die.
+
+    Raises CheckpointError if another run is in there, or if the folder cannot be written to.
+    """
+    path = Path(folder) / LOCK
+    try:
+        file = path.open("a+")
+    except OSError as e:
+        raise CheckpointError(f"{path}: cannot be opened, {e.strerror}") from None
+    with file:
+        if not files.hold(file):
+            file.seek(0)
+            other = file.read(20).strip() or "of unknown number"
+            raise CheckpointError(
+                f"{folder}: process {other} runs in this folder; end it or choose another folder"
+            )
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
