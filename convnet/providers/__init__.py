@@ -1,0 +1,346 @@
+"""Where images come from: one file per data source, and the file name is its name.
+
+A provider fills in the attributes below and `_read`, which makes raw views; what all of them share
+is here: the order of an epoch, batches, the mean image, colour noise, bad images. The batches of
+an epoch depend on the data, the options, seed and epoch, and on nothing else: neither on the
+number of worker processes nor on the batch at which a run is taken up again.
+"""
+
+import contextlib
+import hashlib
+import importlib
+import math
+import pkgutil
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from convnet import views
+from convnet.cfg import nearest
+from convnet.loader import Bad, BadImage, DataError
+
+__all__ = ["BadImage", "Batch", "DataError", "DataOptions", "Provider", "Split", "names",
+           "provider_class"]  # fmt: skip
+
+MEAN_OF = 10_000  # images whose mean is the mean image, at most
+SPLITS = ("train", "test")
+
+
+def names() -> list[str]:
+    """The names of all providers: the files of this folder."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def provider_class(name: str) -> type["Provider"]:
+    """The class of convnet/providers/<name>.py. Raises DataError where there is no such file."""
+    if name not in names():
+        raise DataError(f"no data provider {name!r}{nearest(name, names())}; has {names()}")
+    module = importlib.import_module(f"{__name__}.{name}")
+    return next(
+        c
+        for c in vars(module).values()
+        if isinstance(c, type) and issubclass(c, Provider) and c.__module__ == module.__name__
+    )
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """How images are read and varied; the defaults are those of the SPP-net paper."""
+
+    seed: int = 0  # of order and augmentation; 0 or more
+    crop: str = "random"  # for training: "random" place, one of centre and "corners", or "centre"
+    mirror: bool | None = None  # mirror half of the training images; None: if it suits the data
+    color_noise: float | None = None  # std of AlexNet's alpha, 0: none; None: what suits the data
+    test_fraction: float = 0.2  # of every class, where the data has no test set of its own
+    split_seed: int = 0  # draws that test set; not `seed`, so that all runs share one test set
+    workers: int | None = None  # processes that decode; 0: none; None: min(cores, 4)
+    on_bad_image: str = "skip"  # or "stop"
+    resize_to: int | None = None  # shorter side before cropping; None: see the provider
+
+    def check(self) -> None:
+        """Raises DataError for a value that is none."""
+        for name, words in ("crop", views.CROPS), ("on_bad_image", ("skip", "stop")):
+            if getattr(self, name) not in words:
+                raise DataError(f"{name}={getattr(self, name)}: must be one of {', '.join(words)}")
+        if not 0 < self.test_fraction < 1:
+            raise DataError(f"test_fraction={self.test_fraction}: must be between 0 and 1")
+        for name in ("seed", "split_seed", "workers", "color_noise"):
+            if (getattr(self, name) or 0) < 0:
+                raise DataError(f"{name}={getattr(self, name)}: must be 0 or more")
+
+
+class Split(NamedTuple):
+    """The images of training or test: what they show, int64, and what they are called."""
+
+    labels: np.ndarray
+    keys: Sequence[str]
+
+    @property
+    def size(self) -> int:
+        """How many images."""
+        return len(self.labels)
+
+
+class Batch(NamedTuple):
+    """Some images, ready for the net."""
+
+    images: np.ndarray  # (n, S, S, C) float32, 0 to 255 minus the mean image
+    labels: np.ndarray  # (n,) int32
+    indices: np.ndarray  # (n,) int64, which images of the split
+    number: int  # of the batch in its epoch, from 0
+
+
+class Provider:
+    """A data set. Subclasses set classes, size, channels, splits and fingerprint."""
+
+    mirror = True  # whether mirrored images show the same class
+    noise = 0.1  # what color_noise=None means
+    piece: int | None = None  # most images that _read is asked for at once; None: a whole batch
+
+    classes: list[str]
+    size: int  # side S of what the net gets, in pixels
+    channels: int  # 1 or 3
+    splits: dict[str, Split]
+    fingerprint: str  # changes when images or labels do
+
+    def __init__(self, path: str | None, size: int | None, channels: int | None,
+                 options: DataOptions | None = None):  # fmt: skip
+        """Find the data; decode next to nothing. Raises DataError.
+
+        size: side of the net's input, None for the data's own; channels: 1, 3, None likewise.
+        """
+        self.options = options or DataOptions()
+        self.options.check()
+        if size is not None and size < 1:
+            raise DataError(f"size={size}: must be 1 or more")
+        if channels not in (None, 1, 3):
+            raise DataError(f"channels={channels}: images have 1 (grey) or 3 (colour)")
+        self.bad: dict[str, str] = {}  # key of a bad image -> what is wrong
+        self.warn: Callable[[str], None] = lambda line: print(line, file=sys.stderr)
+        self._mean: np.ndarray | None = None
+        self._pca: tuple[np.ndarray, np.ndarray] | None = None
+        self.path = path
+        self._open(path, size, channels)
+        if self.options.resize_to is not None and self.options.resize_to < self.size:
+            raise DataError(
+                f"resize_to={self.options.resize_to}: smaller than the net's input, {self.size}"
+            )
+
+    def _open(self, path: str | None, size: int | None, channels: int | None) -> None:
+        """Set the attributes of the class."""
+        raise NotImplementedError
+
+    def _read(self, split: str, jobs: Iterable[tuple]) -> Iterator[tuple[np.ndarray, Bad]]:
+        """For each job (indices, draws or None): (raw views (n, S, S, C), {position: reason}).
+
+        draws None asks for the centre view. The array may be overwritten at the next job; its
+        values are 0 to 255, uint8 or float32, its channels 1 or `channels`.
+        """
+        raise NotImplementedError
+
+    def _image(self, split: str, index: int) -> np.ndarray:
+        """One image as it is stored, uint8 (H, W, channels). Raises BadImage."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End worker processes, if there are any; the provider is of no use afterwards."""
+
+    def __enter__(self) -> "Provider":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    @property
+    def train(self) -> Split:
+        """The images to train on."""
+        return self.splits["train"]
+
+    @property
+    def test(self) -> Split:
+        """The images to test with."""
+        return self.splits["test"]
+
+    def batch_count(self, split: str, batch_size: int) -> int:
+        """Batches of an epoch, a last short one included."""
+        return math.ceil(self.splits[split].size / batch_size)
+
+    def batches(self, split: str, batch_size: int, epoch: int = 0, start: int = 0,
+                train: bool | None = None, size: int | None = None,
+                empty: Callable = np.empty) -> Iterator[Batch]:  # fmt: skip
+        """The batches of one epoch from number `start` on, a last short one included.
+
+        train (default: split == "train"): in random order and augmented; else in file order and
+        the centre of each image. size: the views of side S, and the mean, resized to this side, as
+        multi-size training does. A bad image is left out of its batch, and a batch of nothing but
+        bad images is left out. empty(shape, dtype) gives the memory of Batch.images.
+        Raises DataError.
+        """
+        train = split == "train" if train is None else train
+        seed, total, size = self.options.seed, self.splits[split].size, size or self.size
+        noise = self._noise if train else 0.0
+        mean, pca = views.warp_mean(self.mean, size, size), self.pca if noise else None
+        order = np.arange(total)
+        if train:
+            order = np.random.default_rng([seed, epoch]).permutation(total)
+        chunks = [order[i : i + batch_size] for i in range(0, total, batch_size)][start:]
+        parts = [self._parts(chunk) for chunk in chunks]
+        draws = [[views.draws(seed, epoch, p) if train else None for p in ps] for ps in parts]
+        jobs = ((p, d) for ps, ds in zip(parts, draws) for p, d in zip(ps, ds))
+        with contextlib.closing(self._read(split, jobs)) as reader:
+            kept = 0
+            for number in range(len(chunks)):
+                images = empty((len(chunks[number]), size, size, self.channels), np.float32)
+                good: list[int] = []
+                for part, draw in zip(parts[number], draws[number]):
+                    raw, bad = next(reader)
+                    shift = views.colour_noise(draw, pca, noise) if noise else None
+                    for i in self._good(split, part, bad):
+                        row = images[len(good)]
+                        np.subtract(self._sized(raw[i], size), mean, out=row)
+                        if noise:
+                            row += shift[i]
+                        good.append(part[i])
+                kept += len(good)
+                if good:
+                    labels = self.splits[split].labels[good].astype(np.int32)
+                    yield Batch(images[: len(good)], labels, np.array(good), start + number)
+        if not kept and not start:
+            raise DataError(f"{self.path}: no image of {split} can be read")
+
+    def images(self, split: str, indices: Iterable[int]) -> list[np.ndarray | None]:
+        """The images at full size, each uint8 (H, W, channels); None for a bad one."""
+        found = []
+        for index in indices:
+            try:
+                found.append(self._image(split, index))
+            except BadImage as e:
+                self._report(split, index, str(e))
+                found.append(None)
+        return found
+
+    @property
+    def mean(self) -> np.ndarray:
+        """The mean of the centre views of (at most 10,000) training images, float32 (S, S, C)."""
+        if self._mean is None:
+            self._measure()
+        return self._mean
+
+    @mean.setter
+    def mean(self, value: np.ndarray | float) -> None:
+        """Use this mean: an image (S, S, C), a number for each channel, or one number."""
+        shape = (self.size, self.size, self.channels)
+        try:
+            self._mean = np.broadcast_to(np.asarray(value, np.float32), shape)
+        except ValueError:
+            raise DataError(f"the mean image is {np.shape(value)}, the input {shape}") from None
+
+    @property
+    def pca(self) -> tuple[np.ndarray, np.ndarray]:
+        """How colours vary in these images: (standard deviations (3,), directions (3, 3))."""
+        if self._pca is None:
+            self._measure()
+        return self._pca
+
+    @pca.setter
+    def pca(self, value: tuple[np.ndarray, np.ndarray]) -> None:
+        self._pca = value
+
+    def _measure(self) -> None:
+        """Compute what is not known of mean and pca, in one pass."""
+        few = views.spread(self.train.size, MEAN_OF)
+        parts = [p for i in range(0, len(few), 256) for p in self._parts(few[i : i + 256])]
+        total = np.zeros((self.size, self.size, self.channels))
+        square, count = np.zeros((self.channels, self.channels)), 0
+        with contextlib.closing(self._read("train", ((p, None) for p in parts))) as reader:
+            for part in parts:
+                raw, bad = next(reader)
+                good = self._good("train", part, bad)
+                total += raw[good].sum(axis=0, dtype=np.float64)
+                pixels = raw[good].reshape(-1, raw.shape[3]).astype(np.float32) / 255
+                square += (pixels.T @ pixels).astype(np.float64) * 255**2
+                count += len(good)
+        if not count:
+            raise DataError(f"{self.path}: no image of train can be read")
+        if self._mean is None:
+            self._mean = (total / count).astype(np.float32)
+        if self._pca is None and self.channels == 3:
+            colour = total.sum(axis=(0, 1)) / (count * self.size**2)
+            outer = np.outer(colour, colour)
+            self._pca = views.principal(square / (count * self.size**2) - outer)
+
+    @property
+    def _noise(self) -> float:
+        given = self.options.color_noise
+        return 0.0 if self.channels == 1 else self.noise if given is None else given
+
+    @property
+    def _mirror(self) -> bool:
+        return self.mirror if self.options.mirror is None else self.options.mirror
+
+    def _parts(self, chunk: np.ndarray) -> list[np.ndarray]:
+        step = self.piece or len(chunk)
+        return [chunk[i : i + step] for i in range(0, len(chunk), step)]
+
+    def _good(self, split: str, part: np.ndarray, bad: Bad) -> list[int]:
+        """The positions in `part` of what is not bad; reports what is."""
+        for i, why in bad.items():
+            self._report(split, part[i], why)
+        return [i for i in range(len(part)) if i not in bad]
+
+    def _report(self, split: str, index: int, why: str) -> None:
+        """Say once that an image is bad; DataError where that is to stop the run."""
+        key = self.splits[split].keys[index]
+        if key in self.bad:
+            return
+        self.bad[key] = why
+        line = f"{printable(key)}: {why}"
+        if self.options.on_bad_image == "stop":
+            raise DataError(line)
+        self.warn(f"bad image left out: {line}")
+
+    @staticmethod
+    def _sized(view: np.ndarray, size: int) -> np.ndarray:
+        if len(view) == size:
+            return view
+        return views.resize(np.rint(view).astype(np.uint8), size, size)
+
+
+def printable(name: str) -> str:
+    """A file name on one line: as it is, or quoted where it holds a newline or worse."""
+    return name if name.isprintable() else ascii(name)
+
+
+def stratified(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices for training and for testing, each in order: `fraction` of each class for testing.
+
+    The whole is rounded up, the classes such that they add up to it (largest remainder). A class
+    of two or more has images on both sides.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    exact = counts * fraction
+    take = np.floor(exact).astype(int)
+    missing = math.ceil(round(exact.sum(), 6)) - take.sum()
+    take[np.argsort(take - exact, kind="stable")[:missing]] += 1
+    take = np.clip(take, np.minimum(1, counts - 1), counts - 1)
+    test = np.zeros(len(labels), bool)
+    for c, n in zip(classes, take):
+        of_class = np.flatnonzero(labels == c)
+        test[np.random.default_rng([seed, int(c)]).permutation(of_class)[:n]] = True
+    return np.flatnonzero(~test), np.flatnonzero(test)
+
+
+def fingerprint(*parts: Iterable) -> str:
+    """A short hash of names, sizes, labels or arrays; equal data gives an equal one."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(np.ascontiguousarray(part))
+        else:
+            text = "\0".join(map(str, part))
+            digest.update(text.encode("utf-8", "surrogateescape"))
+        digest.update(b"\0\0")
+    return digest.hexdigest()[:16]
