@@ -45,6 +45,7 @@ TABLE = {
     "drelu":    Row("a",   "x - a * tanh(x / a)",         "tanh(x / a) * tanh(x / a)"),
 }
 # fmt: on
+# Rows of the TABLE by number, for the kernels.
 IDENT, RELU, LOGISTIC, ABS, SOFTRELU, SQUARE = range(6)
 SQRT, LOG, TANH, BRELU, LINEAR, DRELU = range(6, 12)
 
@@ -86,8 +87,10 @@ def neuron_of(text: str) -> Chosen:
         raise ValueError(f"the parameters of {form(name)} must be numbers") from None
     if not (math.isfinite(a) and math.isfinite(b)):
         raise ValueError(f"the parameters of {form(name)} must be finite numbers")
-    if a == 0 and name in ("tanh", "brelu", "drelu"):
+    if a == 0 and name in ("tanh", "drelu"):
         raise ValueError(f"a must not be 0 in {form(name)}")
+    if a <= 0 and name == "brelu":
+        raise ValueError("a must be above 0 in brelu[a]")
     return Chosen(name, a, b)
 
 

@@ -100,6 +100,8 @@ def test_reads(text, chosen):
         ("tanh[1,]", "the parameters of tanh[a,b] must be numbers"),
         ("linear[nan,1]", "the parameters of linear[a,b] must be finite numbers"),
         ("tanh[0,1]", "a must not be 0 in tanh[a,b]"),
+        ("drelu[0]", "a must not be 0 in drelu[a]"),
+        ("brelu[-1]", "a must be above 0 in brelu[a]"),
         ("tanh[1,2", "must be a name, or a name and its parameters"),
     ],
 )
