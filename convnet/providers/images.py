@@ -1,0 +1,213 @@
+"""A folder of pictures: JPEG, PNG, BMP, WebP, GIF, TIFF or PNM, of any size and mode.
+
+    photos/train/cat/1.jpg  photos/train/dog/..  photos/test/cat/..     (or val/ for test/)
+    photos/cat/1.jpg        photos/dog/..           one fifth of each class is kept for testing
+
+The folders are the classes, in order of their names; a class may have folders of its own. Each
+image is fitted and cropped as `Reader` says (convnet/providers/_decode.py), in worker processes.
+Small images that need no resizing, such as CIFAR's as files, are decoded once and stay in memory.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from convnet import loader
+from convnet.cfg import nearest
+from convnet.loader import Bad, BadImage, DataError, Loader
+from convnet.providers import Provider, Split, fingerprint, printable, stratified
+from convnet.providers._decode import OTHER_SIZE, SUFFIXES, Reader, Whole, decode, pixels
+from convnet.providers._memory import Frame
+
+SMALL = 64  # pixels; images with sides up to this may stay in memory
+MOST = 512 << 20  # bytes of memory for them, in both splits together
+
+
+class Images(Provider):
+    piece = loader.PIECE
+
+    def _open(self, path, size, channels):
+        self.channels = channels or 3
+        self._loader: Loader | None = None
+        self._small: dict[str, tuple[np.ndarray, Bad] | None] = {}
+        if not path:
+            raise DataError("images: needs the folder that holds them")
+        self._root = Path(path)
+        if not self._root.is_dir():
+            is_file = "a file, not a folder" if self._root.exists() else "no such folder"
+            raise DataError(f"{printable(path)}: {is_file}")
+        if (self._root / "train").is_dir():
+            found = self._both()
+        else:
+            found = self._divided(_classes(self._root))
+        self.classes = list(found["train"])
+        self.splits = {split: self._split(found[split]) for split in ("train", "test")}
+        sizes = [str(n) for split in found.values() for files in split.values() for _, n in files]
+        about = [sizes, self.classes]
+        for split in self.splits.values():
+            about += [split.keys, split.labels]
+        self.fingerprint = fingerprint(*about)
+        self._side = self._probe()
+        if not size and not self._side:
+            raise DataError(f"{printable(path)}: the images have no common size; set imgSize=")
+        self.size = size or self._side
+
+    def _both(self) -> dict:
+        """{split: {class: files}} of a folder with train/ and test/ or val/."""
+        train = _classes(self._root / "train")
+        other = next((self._root / n for n in ("test", "val") if _folders(self._root / n)), None)
+        if other is None:
+            return self._divided(train)
+        test = _classes(other)
+        for name in test:
+            if name not in train:
+                known = nearest(name, train)
+                raise DataError(f"{printable(str(other / name))}: no such class in train{known}")
+        return {"train": train, "test": test}
+
+    def _divided(self, classes: dict) -> dict:
+        """{split: {class: files}}: a part of each class is for testing."""
+        lone = next((name for name, files in classes.items() if len(files) < 2), None)
+        if lone is not None:
+            raise DataError(f"{printable(self.path)}: class {printable(lone)} has one image; "
+                            "it takes two, one of them to test with")  # fmt: skip
+        names = [name for name, files in classes.items() for _ in files]
+        files = [file for of_class in classes.values() for file in of_class]
+        labels = np.unique(names, return_inverse=True)[1]
+        sides = stratified(labels, self.options.test_fraction, self.options.split_seed)
+        found = {}
+        for split, side in zip(("train", "test"), sides):
+            found[split] = {name: [] for name in classes}
+            for i in side:
+                found[split][names[i]].append(files[i])
+        return found
+
+    def _split(self, classes: dict[str, list]) -> Split:
+        label = {name: i for i, name in enumerate(self.classes)}
+        labels = [label[name] for name, files in classes.items() for _ in files]
+        keys = [os.path.relpath(f, self._root) for files in classes.values() for f, _ in files]
+        return Split(np.array(labels, np.int64), keys)
+
+    def _file(self, split: str, index: int) -> str:
+        return os.path.join(self._root, self.splits[split].keys[index])  # noqa: PTH118 (speed)
+
+    def _probe(self) -> int | None:
+        """Decode one image of each class; the side S if all of them are S x S.
+
+        Raises DataError for a class without an image that can be read.
+        """
+        sizes = set()
+        for label, name in enumerate(self.classes):
+            for index in np.flatnonzero(self.train.labels == label):
+                try:
+                    sizes.add(decode(self._file("train", index), self.channels, least=1)[1])
+                    break
+                except BadImage as e:
+                    self._report("train", index, str(e))
+            else:
+                raise DataError(f"{printable(self.path)}: no image of class {printable(name)} "
+                                "can be read")  # fmt: skip
+        h, w = sizes.pop()
+        return h if not sizes and h == w else None
+
+    def _read(self, split: str, jobs: Iterable[tuple]) -> Iterator[tuple[np.ndarray, Bad]]:
+        small = self._in_memory(split)
+        if small is None:
+            yield from self._read_files(split, jobs)
+            return
+        o, (images, bad) = self.options, small
+        frame = Frame(self._side, self.size, o.resize_to, o.crop, self._mirror)
+        for indices, draws in jobs:
+            here = {i: bad[index] for i, index in enumerate(indices) if index in bad}
+            yield frame.cut(images[indices], draws), here
+
+    def _read_files(self, split: str, jobs: Iterable[tuple]) -> Iterator[tuple[np.ndarray, Bad]]:
+        if self._loader is None:
+            o, shape = self.options, (self.size, self.size, self.channels)
+            view = Reader(self.size, self.channels, o.resize_to, o.crop, self._mirror)
+            self._loader = Loader(view, shape, self._workers)
+        yield from self._loader.run(
+            [(self._file(split, i), None if draws is None else draws[n])
+             for n, i in enumerate(indices)]
+            for indices, draws in jobs
+        )  # fmt: skip
+
+    def _in_memory(self, split: str) -> tuple[np.ndarray, Bad] | None:
+        """(all images of the split, {index: reason}) if they are small and need no resizing."""
+        if split not in self._small:
+            self._small[split] = self._load(split) if self._can_stay else None
+        return self._small[split]
+
+    @property
+    def _can_stay(self) -> bool:
+        side, total = self._side, self.train.size + self.test.size
+        if not side or side > SMALL or total * side * side * self.channels > MOST:
+            return False
+        return side == (self.options.resize_to or self.size)
+
+    def _load(self, split: str) -> tuple[np.ndarray, Bad] | None:
+        n, side, bad = self.splits[split].size, self._side, {}
+        images = np.empty((n, side, side, self.channels), np.uint8)
+        starts = range(0, n, self.piece)
+        pieces = ([(self._file(split, i), None) for i in range(s, min(n, s + self.piece))]
+                  for s in starts)  # fmt: skip
+        workers = self._workers if n > 1000 else 0  # a process takes a second to start
+        with Loader(Whole(side, self.channels), images.shape[1:], workers) as small:
+            for start, (part, wrong) in zip(starts, small.run(pieces)):
+                images[start : start + len(part)] = part
+                bad |= {start + i: why for i, why in wrong.items()}
+        return None if OTHER_SIZE in bad.values() else (images, bad)
+
+    @property
+    def _workers(self) -> int:
+        given = self.options.workers
+        return loader.default_workers() if given is None else given
+
+    def _image(self, split: str, index: int) -> np.ndarray:
+        return pixels(decode(self._file(split, index), self.channels)[0])
+
+    def close(self) -> None:
+        """End the worker processes."""
+        if self._loader:
+            self._loader.close()
+
+
+def _folders(path: Path) -> list[Path]:
+    """The folders in a folder, by name; hidden ones are not seen."""
+    if not path.is_dir():
+        return []
+    found = (p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return sorted(found, key=lambda p: os.fsencode(p.name))
+
+
+def _classes(path: Path) -> dict[str, list[tuple[str, int]]]:
+    """{class: [(path, bytes) of each image]} of a folder of folders, all sorted by name."""
+    found = {folder.name: _files(folder) for folder in _folders(path)}
+    where = printable(str(path))
+    if not found:
+        flat = "; images must be in one folder for each class" if _files(path) else ""
+        raise DataError(f"{where}: no folder of images in it{flat}")
+    for name, files in found.items():
+        if not files:
+            raise DataError(f"{where}/{printable(name)}: no image in it ({' '.join(SUFFIXES)})")
+    if len(found) == 1:
+        raise DataError(f"{where}: only one class, {printable(*found)}; it takes two to classify")
+    return found
+
+
+def _files(folder: str | Path) -> list[tuple[str, int]]:
+    """(path, bytes) of every image in a folder and the folders in it, sorted."""
+    found, inside = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                inside.append(entry.path)
+            elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+                found.append((entry.path, entry.stat().st_size))
+    for path in inside:
+        found += _files(path)
+    return sorted(found, key=lambda file: os.fsencode(file[0]))
