@@ -26,7 +26,7 @@ VERSION = 1
 MAGIC = b"convnet checkpoint\n"
 BLOCK = 512  # bytes in front of the HDF5 part; the last 8 are the CRC32 of the others, in hex
 TABLE = 1 << 24  # most bytes of JSON; what grows for ever belongs into an array
-REST = 1 << 26  # most bytes of HDF5's own
+REST = 1 << 25  # most bytes of HDF5's own
 DTYPES = ("<f2", "<f4", "<f8", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8")
 KINDS = {
     b"\x89HDF": "an HDF5 file, but no checkpoint of convnet",
@@ -99,6 +99,8 @@ def _lay_out(checkpoint: Checkpoint) -> list[Any]:
     rest = 0
     for piece in own:
         rest = zlib.crc32(piece, rest)
+    if sum(map(len, own)) > REST:
+        raise ValueError(f"{len(data)} arrays, too many")
     size = BLOCK + sum(map(len, own + data))
     head = {"version": VERSION, "size": size, "rest": rest}
     head["table"] = [begin, len(text), zlib.crc32(text)]
@@ -141,6 +143,8 @@ def _read(file: BinaryIO) -> Checkpoint:
         entries = [_Entry(g, n, *e) for g, named in arrays.items() for n, e in named.items()]
         for e in entries:
             e.check()
+        if not isinstance(meta, dict):
+            raise TypeError
     except (KeyError, TypeError, AttributeError):
         raise ValueError("its table makes no sense") from None
     pieces = [table, *((e.begin, e.length) for e in entries if e.length)]
@@ -174,7 +178,8 @@ class _Entry(NamedTuple):
         """ValueError or TypeError unless it can be an array; hdf5.gaps checks where it lies."""
         if self.kind not in DTYPES:
             raise ValueError(f"array '{self.group}/{self.name}' is of type {self.kind!r:.40}")
-        if len(self.shape) > 32 or not all(0 <= n < 1 << 48 for n in self.shape):
+        numbers = math.prod(max(n, 1) for n in self.shape[:33])  # without a 0 in it
+        if len(self.shape) > 32 or min(self.shape, default=0) < 0 or numbers > 1 << 48:
             raise ValueError(f"array '{self.group}/{self.name}' is of no possible shape")
         if not all(type(n) is int for n in [*self.shape, self.begin, self.crc]):
             raise TypeError
