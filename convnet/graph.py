@@ -5,6 +5,7 @@ The directory is the registry: type=cost.logreg is layers/cost/logreg.py. A cfg 
 """
 
 import importlib
+import inspect
 import math
 from pathlib import Path
 
@@ -141,10 +142,19 @@ class Graph:
         if not layer.notes and all(producers):
             try:
                 layer.reads += layer.link(producers)
+                self._check_count(layer)
             except ValueError as e:
                 layer.notes.append(layer.section["inputs"].wrong(str(e)))
         notes += layer.notes
         self.layers.append(layer)
+
+    @staticmethod
+    def _check_count(layer: Layer) -> None:
+        """The parameters of `shape` say how many inputs a type takes."""
+        wanted = inspect.signature(layer.shape).parameters.values()
+        several = any(p.kind is p.VAR_POSITIONAL for p in wanted)
+        if layer.inputs and not several and len(layer.reads) != len(wanted):
+            raise ValueError(f"type={layer.type} reads {len(wanted)}, not {len(layer.reads)}")
 
     def _neuron_of(self, layer: Layer, notes: list[Note]) -> Layer:
         """The layer of type=neuron that neuron=... on another layer stands for."""

@@ -10,8 +10,8 @@
 
 In brackets stands the number of threads a GPU starts (CUDA's first argument n); the CPU body
 needs no such number. Both bodies name the same arguments in the same order, which is compared at
-import. T is the dtype of the first array of floats, float or double. Python floats are handed
-over as T, ints as int, so that a kernel in float32 computes in float32.
+import; an array stands first. T is the dtype of the first array of floats, float or double. Floats
+are handed over as T, ints as int, so that a kernel in float32 computes in float32.
 """
 
 import inspect
@@ -69,9 +69,9 @@ class Kernel:
     def launch(self, n: int, args: tuple) -> None:
         """Run on the device where the arrays are; n threads on a GPU."""
         T = dtype_of(args)
-        if isinstance(next(a for a in args if hasattr(a, "dtype")), np.ndarray):
+        if isinstance(args[0], np.ndarray):
             with _one_at_a_time:
-                self.on_cpu(*[T.type(a) if type(a) is float else a for a in args])
+                self.on_cpu(*[T.type(a) if isinstance(a, float | np.floating) else a for a in args])
         elif n:
             if T.name not in self._on_gpu:
                 from convnet.device import compile_cuda
@@ -112,4 +112,4 @@ def kernel(cuda: str) -> Callable[[Callable], Kernel]:
 
 def dtype_of(args: tuple) -> np.dtype:
     """The dtype of the first array of floats among the arguments."""
-    return next(a.dtype for a in args if hasattr(a, "dtype") and a.dtype.kind == "f")
+    return next(a.dtype for a in args if getattr(a, "ndim", 0) and a.dtype.kind == "f")

@@ -169,7 +169,6 @@ class Layer:
     reads: list[str]  # the layers whose outputs fprop takes, set by graph.py
     splits = True  # whether neuron= becomes a layer of its own, of type=neuron
     ignored: tuple[str, ...] = ("gpu", "partialSum", "sumWidth")  # tuned 2012's kernels only
-    splits = True  # whether neuron= becomes a layer of its own, of type=neuron
     examples = ""
 
     inputs = key(names, "the layers this one reads, in order")

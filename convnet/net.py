@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from convnet import checkpoint, views
+from convnet import runfolder, views
 from convnet.cfg import CfgError, nearest
+from convnet.checkpoint import Checkpoint
 from convnet.device import device as device_named
 from convnet.graph import Graph
 from convnet.layer import Layer, Run
@@ -63,7 +64,12 @@ class Net:
     @classmethod
     def from_checkpoint(cls, path: str | Path, device: str = "cpu") -> "Net":
         """The net that a checkpoint holds, cfg and all. Raises CheckpointError, DeviceError."""
-        saved = checkpoint.load(checkpoint.find(path))
+        saved, _, _ = runfolder.find(path)
+        return cls.from_saved(saved, device)
+
+    @classmethod
+    def from_saved(cls, saved: Checkpoint, device: str = "cpu") -> "Net":
+        """The net of a loaded checkpoint."""
         source = Source.from_dict(saved.meta["source"])
         classes = saved.meta["classes"]
         net = cls(source.graph({0: tuple(saved.meta["image"])}, len(classes)), device)
@@ -75,9 +81,9 @@ class Net:
 
         Raises CheckpointError; ValueError if the weights are of another net.
         """
-        self.restore(checkpoint.load(checkpoint.find(path)))
+        self.restore(runfolder.find(path)[0])
 
-    def restore(self, saved: "checkpoint.Checkpoint") -> None:
+    def restore(self, saved: Checkpoint) -> None:
         """Take weights, mean and class names of a loaded checkpoint."""
         self.set_weights(saved.arrays["weights"])
         self.mean = saved.arrays["data"].get("mean")
@@ -305,18 +311,41 @@ class Net:
 
     def _each(self, images, upto: str, view: str, batch: int):
         """The outputs of `upto` for the views of the images, in order, equal sizes together."""
-        source, size = self.graph.feeds[0], self.graph.size
+        source = self.graph.feeds[0]
         waiting: list[np.ndarray] = []
 
         def flush():
-            x = views.to_net(waiting, self.mean)
+            x = views.to_net(waiting, self._mean)
             waiting.clear()
             return self.run({source: x}, upto)
 
         for image in images:
-            for cut in views.cut(image, view, size, self.resize_to):
+            for cut in self._views(image, view):
                 if waiting and (waiting[0].shape != cut.shape or len(waiting) >= batch):
                     yield flush()
                 waiting.append(cut)
         if waiting:
             yield flush()
+
+    @property
+    def _mean(self) -> np.ndarray:
+        """The mean image; zeros for a net that has seen no data."""
+        if self.mean is None:
+            return np.zeros(self.graph.shapes[self.graph.feeds[0]], np.float32)
+        return self.mean
+
+    def _views(self, image: np.ndarray, view: str) -> Iterable[np.ndarray]:
+        """What the net is to see of one image, uint8 (h, w, C) each."""
+        image = np.asarray(image)
+        if image.dtype != np.uint8 or image.ndim not in (2, 3):
+            raise ValueError(f"an image must be uint8 (H, W, C), not {image.dtype} {image.shape}")
+        size, fit = self.graph.size, self.resize_to
+        if view == "asis" or (view == "centre" and image.shape[:2] == (size, size)):
+            return [image]
+        if view == "full":
+            return [views.fit(image, fit)]
+        if view == "centre":
+            return [views.centre(views.fit(image, fit), size)]
+        if view == "ten":
+            return views.ten_views(image, size, fit)
+        raise ValueError(f"view={view!r}: must be centre, ten, full or asis")

@@ -22,12 +22,18 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def add_net(parser: argparse.ArgumentParser, required: bool) -> None:
+def yes_or_no(text: str) -> bool:
+    """yes or no."""
+    if text not in ("yes", "no"):
+        raise argparse.ArgumentTypeError(f"must be yes or no, not {text!r}")
+    return text == "yes"
+
+
+def add_net(parser: argparse.ArgumentParser) -> None:
     """--layer-def, --layer-params, --set."""
     group = parser.add_argument_group("net")
     group.add_argument(
         "--layer-def",
-        required=required,
         metavar="FILE.cfg",
         help="the layers; a section is a layer (docs/cfg.md)",
     )
@@ -63,27 +69,24 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--crop",
         choices=("random", "corners", "centre"),
-        default="random",
-        help="where training views are cut; corners: centre or corners, as in the "
-        "paper (default: random)",
+        help="where training views are cut; corners: centre or corners, as in the paper "
+        "(default: random)",
     )
     group.add_argument(
         "--mirror",
-        choices=("auto", "yes", "no"),
-        default="auto",
-        help="mirror half of the training views (default: auto, as suits the data)",
+        type=yes_or_no,
+        metavar="yes|no",
+        help="mirror half of the training views (default: as suits the data)",
     )
     group.add_argument(
         "--color-noise",
         type=float,
-        default=0.0,
         metavar="SD",
-        help="PCA colour noise; the paper has 0.1 (default: 0)",
+        help="PCA colour noise, 0: none (default: as suits the data; for photos the paper's 0.1)",
     )
     group.add_argument(
         "--test-fraction",
         type=float,
-        default=0.2,
         metavar="F",
         help="share of the images to test on where the folder has no test/ (default: 0.2)",
     )
@@ -96,6 +99,5 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--on-bad-image",
         choices=("skip", "stop"),
-        default="skip",
         help="what to do with an image that cannot be read (default: skip)",
     )

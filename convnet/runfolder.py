@@ -31,6 +31,21 @@ def newest(folder: str | Path) -> Path | None:
     return (checkpoints(folder) or [None])[-1]
 
 
+def find(path: str | Path) -> tuple[Checkpoint, Path, list[str]]:
+    """The checkpoint that a user means: a file, a run's folder, or a folder of runs (the newest).
+
+    As load_newest_good; raises CheckpointError.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return load(path), path, []
+    runs = [path, *(folder for folder in path.iterdir() if folder.is_dir())]
+    runs = [(newest(folder).stat().st_mtime, folder) for folder in runs if newest(folder)]
+    if not runs:
+        raise CheckpointError(f"{path}: no checkpoint in this folder; train a net first")
+    return load_newest_good(max(runs)[1])
+
+
 def load_newest_good(folder: str | Path) -> tuple[Checkpoint, Path, list[str]]:
     """The newest checkpoint that is whole, its path, and a line for each damaged one it passed.
 

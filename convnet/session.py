@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from convnet import checkpoint, summary
+from convnet import runfolder, summary, views
 from convnet.checkpoint import CheckpointError
 from convnet.cli import UsageError
 from convnet.net import Net
-from convnet.providers import DataOptions, Provider, open_provider
+from convnet.providers import DataError, DataOptions, Provider, provider_class
 from convnet.source import Source
 from convnet.train import Plan, Report, Run
 
@@ -22,8 +22,8 @@ def train(args) -> int:
     """tools/train.py"""
     saved = None
     if args.resume:
-        path = checkpoint.find(args.resume)
-        saved = checkpoint.load(path)
+        saved, path, notes = runfolder.find(args.resume)
+        _say_notes(notes)
         args = _as_before(args, saved.meta)
     elif not args.layer_def:
         raise UsageError("--layer-def=FILE.cfg is needed (or --resume=RUN to go on with a run)")
@@ -42,15 +42,15 @@ def train(args) -> int:
     )
     print(summary.table(graph, plan.minibatch))
     net = Net(graph, args.device, args.seed or 0)
-    net.classes, net.resize_to = provider.classes, provider.resize_to
+    net.classes, net.resize_to = provider.classes, _fit(provider)
     folder = Path(path).parent if saved else _new_folder(args.save_path, source.name)
-    with checkpoint.run_lock(folder):
-        checkpoint.clean(folder)
+    with runfolder.run_lock(folder):
+        runfolder.clean(folder)
         run = Run(folder, source, net, provider, plan)
         if saved:
             run.restore(saved)
         print(
-            f"{len(provider.train):,} images to train on, {len(provider.test):,} to test on, "
+            f"{provider.train.size:,} images to train on, {provider.test.size:,} to test on, "
             f"{len(provider.classes)} classes; {plan.epochs} epochs of {run.batches} batches of "
             f"{plan.minibatch}; seed {net.seed}; everything goes to {folder}/"
         )
@@ -93,9 +93,9 @@ def _in_words(run: Run, report: Report) -> str:
 
 def test(args) -> int:
     """tools/test.py"""
-    path = checkpoint.find(args.checkpoint)
-    saved = checkpoint.load(path)
-    net = Net.from_checkpoint(path, args.device)
+    saved, path, notes = runfolder.find(args.checkpoint)
+    _say_notes(notes)
+    net = Net.from_saved(saved, args.device)
     args = _as_before(args, saved.meta)
     provider = _provider(args, Source.from_dict(saved.meta["source"]), saved.meta["seed"])
     if provider.classes != net.classes:
@@ -105,7 +105,7 @@ def test(args) -> int:
         )
     view = "ten" if args.multiview else "centre"
     print(
-        f"{path}: {len(provider.test):,} test images, "
+        f"{path}: {provider.test.size:,} test images, "
         + ("10 views" if args.multiview else "1 view")
     )
     probs, labels, keys = _predict(net, provider, view, args.minibatch)
@@ -120,17 +120,20 @@ def _predict(net: Net, provider: Provider, view: str, minibatch: int):
     """Probabilities (N, classes), labels and names of all test images that can be read."""
     from tqdm import tqdm
 
-    n, probs, labels, keys = len(provider.test), [], [], []
-    with tqdm(total=n, unit="img", disable=not sys.stderr.isatty()) as bar:
-        for i in range(0, n, minibatch):
-            indices = range(i, min(n, i + minibatch))
-            for index, image in zip(*provider.images("test", indices)):
-                probs.append(image)
-                labels.append(provider.test.labels[index])
-                keys.append(provider.test.keys[index])
-            block = probs[-(len(probs) % minibatch or minibatch) :] if probs else []
-            bar.update(len(block))
-    return net.predict(probs, view, minibatch), np.array(labels), keys
+    probs, good = [], []
+    with tqdm(total=provider.test.size, unit="img", disable=not sys.stderr.isatty()) as bar:
+        for first in range(0, provider.test.size, minibatch):
+            indices = range(first, min(provider.test.size, first + minibatch))
+            found = zip(indices, provider.images("test", indices))
+            read = [(i, image) for i, image in found if image is not None]
+            if read:
+                probs.append(net.predict([image for _, image in read], view, minibatch))
+                good += [i for i, _ in read]
+            bar.update(len(indices))
+    if not good:
+        raise DataError(f"{provider.path}: no test image can be read")
+    keys = [provider.test.keys[i] for i in good]
+    return np.concatenate(probs), provider.test.labels[good], keys
 
 
 def _print_scores(probs: np.ndarray, labels: np.ndarray, classes: list[str]) -> None:
@@ -170,6 +173,11 @@ def _write_predictions(path: Path, probs, labels, keys, classes: list[str]) -> N
 
 def check(args) -> int:
     """tools/check.py"""
+    if args.keys:
+        print(summary.keys_of(args.keys))
+        return 0
+    if not args.layer_def:
+        raise UsageError("--layer-def=FILE.cfg is needed (or --keys)")
     source = Source.read(args.layer_def, args.layer_params, tuple(args.set))
     size, channels = source.image_size()
     size = args.size or size
@@ -201,14 +209,17 @@ def _check_gradients(graph, seed: int) -> int:
 def _as_before(args, meta: dict):
     """Options that were not given keep what the checkpoint's run had."""
     data = meta["data"]
-    if getattr(args, "data_path", None) is None and args.data_provider is None:
+    if args.data_path is None and args.data_provider is None:
         args.data_path, args.data_provider = data["path"], data["provider"]
-        for name, value in data["options"].items():
+    for name, value in {**data["options"], **meta}.items():
+        if getattr(args, name, value) is None:
             setattr(args, name, value)
-    for name in ("seed", "epochs", "minibatch"):
-        if getattr(args, name, 1) is None:
-            setattr(args, name, meta[name])
     return args
+
+
+def _say_notes(notes: list[str]) -> None:
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def _source(args, saved) -> Source:
@@ -223,18 +234,22 @@ def _source(args, saved) -> Source:
 
 
 def _provider(args, source: Source, seed: int) -> Provider:
+    """The data of the command line: by its name, or by what the folder looks like."""
     size, channels = source.image_size()
-    mirror = {"auto": None, "yes": True, "no": False}[args.mirror]
-    options = DataOptions(
-        seed=seed,
-        crop=args.crop,
-        mirror=mirror,
-        color_noise=args.color_noise,
-        test_fraction=args.test_fraction,
-        workers=args.workers,
-        on_bad_image=args.on_bad_image,
-    )
-    return open_provider(args.data_provider, args.data_path, size, channels, options)
+    fields = ("crop", "mirror", "color_noise", "test_fraction", "workers", "on_bad_image")
+    given = {name: getattr(args, name) for name in fields if getattr(args, name) is not None}
+    name = args.data_provider
+    if name is None:
+        path = Path(args.data_path or "")
+        batches = args.data_path and any(path.glob("data_batch_1*"))
+        name = "digits" if not args.data_path else "cifar" if batches else "images"
+    made = provider_class(name)
+    made.name = name
+    return made(args.data_path, size, channels, DataOptions(seed=seed, **given))
+
+
+def _fit(provider: Provider) -> int:
+    return provider.options.resize_to or views.default_fit(provider.size)
 
 
 def _feeds(provider: Provider) -> dict:
@@ -245,7 +260,7 @@ def _new_folder(wanted: str | None, def_name: str) -> Path:
     """The folder of a new run: the one asked for if it holds none yet, else runs/<name>_<n>."""
     if wanted:
         folder = Path(wanted)
-        if checkpoint.newest(folder):
+        if runfolder.newest(folder):
             raise CheckpointError(
                 f"--save-path={wanted} holds a run already: --resume={wanted} goes on with it, "
                 "another folder begins a new one"

@@ -2,7 +2,11 @@
 
 import math
 
-from convnet.graph import Graph
+from convnet.cfg import nearest
+from convnet.cli import UsageError
+from convnet.graph import Graph, layer_class, types
+from convnet.layer import REQUIRED
+from convnet.schedule import Schedule
 
 FLOAT = 4  # bytes
 
@@ -69,3 +73,27 @@ def table(graph: Graph, minibatch: int = 0) -> str:
 
 def _ins(graph: Graph, layer) -> list:
     return [graph.shapes[name] for name in layer.reads] if layer.inputs else [None]
+
+
+def keys_of(word: str) -> str:
+    """Every key of a layer type ('all': of every type) with its default and meaning, as text."""
+    known = types()
+    if word != "all" and word not in known:
+        raise UsageError(f"--keys={word}: no such type{nearest(word, known)}")
+    blocks = []
+    for name in known if word == "all" else [word]:
+        lines = [f"type={name}"]
+        for k in layer_class(name).keys().values():
+            default = "required" if k.default is REQUIRED else _shown(k.default)
+            file = ", params" if k.rate else ""
+            lines.append(f"  {k.name:12} {k.doc} ({default}{file})")
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def _shown(default) -> str:
+    if isinstance(default, Schedule):
+        default = default.base
+    if callable(default) or default in (None, ""):
+        return "optional"
+    return f"default {default}"

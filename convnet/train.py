@@ -7,12 +7,12 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from convnet import checkpoint
+from convnet import checkpoint, runfolder
 from convnet.net import Net
 from convnet.providers import Provider
 from convnet.sgd import Sgd
@@ -48,9 +48,15 @@ class Run:
         self.folder, self.source, self.net = folder, source, net
         self.provider, self.plan = provider, plan
         self.sgd, self.at = Sgd(net), Position()
-        self.batches = -(-len(provider.train) // plan.minibatch)
+        self.batches = provider.batch_count("train", plan.minibatch)
         self.asked_to_stop = 0  # number of the signal
         self.kinds = {name: list(net.by_name[name].values) for name in net.graph.costs}
+
+    @property
+    def progress(self) -> float:
+        """The share of all batches that is done, 0 to 1."""
+        done = (self.at.epoch - 1) * self.batches + self.at.batch
+        return done / (self.plan.epochs * self.batches)
 
     # ------------------------------------------------------------ train
 
@@ -64,7 +70,7 @@ class Run:
                 for batch in batches:
                     began = time.perf_counter()
                     values = self._step(batch)
-                    self.at.batch += 1
+                    self.at.batch = batch.number + 1
                     report.batch(values, len(batch.labels), time.perf_counter() - began)
                     last = self.at.batch == self.batches
                     freq = self.plan.test_freq
@@ -85,13 +91,12 @@ class Run:
         gradients = net.bprop(tape, net.cost_gradients(outs))
         if wrong := self.sgd.first_not_finite(gradients):
             raise self._diverged(f"the gradient of {wrong} is not finite", given)
-        total = self.plan.epochs * self.batches
-        self.sgd.update(gradients, cases, net.step / total)
+        self.sgd.update(gradients, cases, self.progress)
         net.step += 1
         return values
 
     def _diverged(self, what: str, given: dict) -> Diverged:
-        saved = checkpoint.newest(self.folder)
+        saved = runfolder.newest(self.folder)
         return Diverged(
             f"epoch {self.at.epoch}, batch {self.at.batch + 1}: {what}; "
             f"{self.net.first_not_finite(given)}. Try a smaller epsW"
@@ -127,7 +132,7 @@ class Run:
         """The mean of every value of every cost over the test images, centre views."""
         sums: dict[str, np.ndarray] = {}
         cases = 0
-        for batch in self.provider.batches("test", self.plan.minibatch, 0, train=False):
+        for batch in self.provider.batches("test", self.plan.minibatch):
             outs, _ = self.net.fprop(
                 self.net.feed(batch.images, batch.labels), self.net.graph.costs
             )
@@ -143,7 +148,7 @@ class Run:
         arrays = {
             "weights": {k: to_numpy(w) for k, w in net.own_weights().items()},
             "momenta": {k: to_numpy(m) for k, m in self.sgd.momenta.items()},
-            "data": {"mean": self.provider.mean, **self.provider.state()},
+            "data": {"mean": self.provider.mean, **self._colours()},
         }
         for name, w in arrays["weights"].items():
             if not np.isfinite(np.dot(w.ravel(), w.ravel())):
@@ -157,35 +162,64 @@ class Run:
             "step": net.step,
             "epoch": self.at.epoch,
             "batch": self.at.batch,
+            "batches": self.batches,
             "minibatch": self.plan.minibatch,
             "epochs": self.plan.epochs,
-            "data": self.provider.describe(),
+            "data": data_meta(self.provider),
         }
-        path = self.folder / f"{self.at.epoch}.{self.at.batch}.h5"
+        path = self.folder / runfolder.name(self.at.epoch, self.at.batch)
         checkpoint.save(path, checkpoint.Checkpoint(arrays, meta))
-        checkpoint.prune(self.folder, self.plan.keep)
+        runfolder.prune(self.folder, self.plan.keep)
         return path
+
+    def _colours(self) -> dict[str, np.ndarray]:
+        """How colours vary in the training images, where they have colours."""
+        if self.net.graph.shapes[self.net.graph.feeds[0]][2] != 3:
+            return {}
+        deviations, directions = self.provider.pca
+        return {"pca_deviations": deviations, "pca_directions": directions}
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
         """Go on from a checkpoint. Raises CheckpointError where it does not fit this run."""
-        theirs = Source.from_dict(saved.meta["source"])
+        theirs, meta = Source.from_dict(saved.meta["source"]), saved.meta
         if change := self.source.first_change(theirs):
             raise checkpoint.CheckpointError(
                 f"--resume: the layer definition has changed: {change}; "
                 "undo that, or start a new run"
             )
-        if saved.meta["data"]["fingerprint"] != self.provider.fingerprint:
+        if meta["data"]["fingerprint"] != self.provider.fingerprint:
             raise checkpoint.CheckpointError(
-                "--resume: the data is not what the run began with "
-                f"({saved.meta['data']['summary']}, now {self.provider.describe()['summary']})"
+                "--resume: these are not the images that the run began with "
+                f"({meta['data']['train']:,} then, {self.provider.train.size:,} now, "
+                "or others of the same number)"
+            )
+        if meta["minibatch"] != self.plan.minibatch and meta["batch"] < meta["batches"]:
+            raise checkpoint.CheckpointError(
+                f"--resume: the run is in the middle of an epoch of batches of "
+                f"{meta['minibatch']}; --minibatch={self.plan.minibatch} can begin with an epoch"
             )
         self.net.restore(saved)
         for name, array in saved.arrays["momenta"].items():
             self.sgd.momenta[name][...] = self.net.device.array(array)
-        self.provider.restore(saved.arrays["data"])
-        self.at = Position(saved.meta["epoch"], saved.meta["batch"])
-        if self.at.batch >= self.batches:
-            self.at = Position(self.at.epoch + 1, 0)
+        data = saved.arrays["data"]
+        self.provider.mean = data["mean"]
+        if "pca_deviations" in data:
+            self.provider.pca = data["pca_deviations"], data["pca_directions"]
+        self.at = Position(meta["epoch"], meta["batch"])
+        if meta["batch"] >= meta["batches"]:
+            self.at = Position(meta["epoch"] + 1, 0)
+
+
+def data_meta(provider: Provider) -> dict:
+    """What a checkpoint tells of the data, enough to open it again."""
+    return {
+        "provider": provider.name,
+        "path": provider.path,
+        "options": asdict(provider.options),
+        "fingerprint": provider.fingerprint,
+        "train": provider.train.size,
+        "test": provider.test.size,
+    }
 
 
 class Report:
@@ -211,9 +245,8 @@ class Report:
         from tqdm import tqdm
 
         run = self.run
-        total = run.plan.epochs * len(run.provider.train)
-        done = run.net.step * run.plan.minibatch
-        return tqdm(total=total, initial=min(done, total), unit="img", smoothing=0.1)
+        total = run.plan.epochs * run.provider.train.size
+        return tqdm(total=total, initial=round(run.progress * total), unit="img", smoothing=0.1)
 
     def batch(self, values: dict[str, np.ndarray], cases: int, seconds: float) -> None:
         """One batch is trained."""
@@ -224,9 +257,8 @@ class Report:
             self.bar.set_description(f"epoch {self.run.at.epoch}/{self.run.plan.epochs}", False)
             self.bar.set_postfix_str(text)
             return
-        done = 100 * self.run.net.step / (self.run.plan.epochs * self.run.batches)
-        at = self.run.at
-        self.say(f"{at.epoch}.{at.batch} ({done:.2f}%)... {text} ({seconds:.3f} sec)")
+        at, done = self.run.at, self.run.progress
+        self.say(f"{at.epoch}.{at.batch} ({done:.2%})... {text} ({seconds:.3f} sec)")
 
     def test(self, values: dict[str, np.ndarray]) -> None:
         """The test images were run."""

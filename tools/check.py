@@ -10,7 +10,7 @@ from convnet import cli, options
 def arguments():
     """The command line."""
     parser = options.parser(__doc__)
-    options.add_net(parser, required=True)
+    options.add_net(parser)
     parser.add_argument(
         "--classes",
         type=options.positive,
@@ -43,6 +43,13 @@ def arguments():
         default=0,
         metavar="N",
         help="of the weights and directions of --grad (default: 0)",
+    )
+    parser.add_argument(
+        "--keys",
+        nargs="?",
+        const="all",
+        metavar="TYPE",
+        help="list the keys of a layer type, or of all types, with their meaning",
     )
     return parser.parse_args()
 

@@ -15,7 +15,7 @@ from convnet import cli, options
 def arguments():
     """The command line."""
     parser = options.parser(__doc__)
-    options.add_net(parser, required=False)
+    options.add_net(parser)
     options.add_data(parser)
     group = parser.add_argument_group("training")
     group.add_argument(
