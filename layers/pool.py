@@ -130,8 +130,8 @@ __global__ void pool_max(int n, const T* x, T* y, int H, int W, int C, int OH, i
         for (int r = top; r < bottom; ++r)
             for (int s = left; s < right; ++s) {
                 T v = x[((image * H + r) * W + s) * C + c];
-                if (magnitude ? fabs(v) > fabs(best) || (fabs(v) == fabs(best) && v > best) || v != v
-                              : v > best || v != v) best = v;
+                T u = magnitude ? fabs(v) : v, w = magnitude ? fabs(best) : best;
+                if (u > w || (u == w && v > best) || v != v) best = v;
             }
         y[i] = best;
     }

@@ -98,7 +98,8 @@ def build(name: str, line: str) -> Case:
     shapes = [(1, 1, 1) if w.startswith("labels") else shape_of(w) for w in words]
     count = getattr(cls, "example_inputs", len(words))
     rows = ["[it]", f"type={name}", *(word for word in line.split() if "=" in word)]
-    if "inputs" in cls.keys():
+    keys = cls.keys()
+    if "inputs" in keys:
         rows.append("inputs=" + ",".join(f"in{i}" for i in range(count)))
     classes = [int(w[6:]) for w in words if w.startswith("labels")]
     layer = cls(parse("\n".join(rows))["it"], {"classes": classes[0] if classes else 5})
