@@ -1,0 +1,1 @@
+"""Known answers, one file for each type."""

@@ -1,0 +1,53 @@
+"""What the response normalisations rnorm and cmrnorm share.
+
+out = u / D^pow,  D = minDiv + scale / count * (sum of u^2 over a window of `count` places)
+
+With t = dy * out / D, what a place gets back is dy / D^pow - 2 pow scale/count * u * (sum of t over
+the places whose window holds it). D is stored in training, so that nothing is summed twice.
+
+Numba's cache of a kernel does not see an edit of a function in another file: after an edit of
+`powers` touch rnorm.py and cmrnorm.py.
+"""
+
+import numpy as np
+
+from convnet.kernel import jit
+from convnet.layer import Layer, key, rate
+
+
+class Response(Layer):
+    size = key(int, "side of the window whose squares are summed", min=1)
+    scale = rate(float, "what the mean square of the window is multiplied with; as Caffe's alpha",
+                 default=0.0001, min=0)  # fmt: skip
+    pow = rate(float, "the power of the divisor", default=0.75)
+    minDiv = rate(float, "divisor where the window is all zero; always 1 in cuda-convnet 1",
+                  default=1.0, min=1e-6)  # fmt: skip
+
+    def respond(self, run, x, there, back, count: int, *window):
+        """fprop with the kernels `there` and `back`, which take the numbers of `window`."""
+        a = self.scale / count
+        sizes = (*x.shape[1:], *window)
+        y = run.empty(x.shape, x.dtype)
+        d = run.empty(x.shape if run.train else (1, 1, 1, 1), x.dtype)
+        there[y.size](x, d, y, *sizes, self.minDiv, a, self.pow, int(run.train))
+        if not run.train:
+            return y, None
+
+        def bprop(dy, wants):
+            dx = run.empty(x.shape, x.dtype)
+            back[dx.size](x, y, d, dy, dx, *sizes, 2 * self.pow * a, self.pow)
+            return [dx], {}
+
+        return y, bprop
+
+
+@jit()
+def powers(d, beta):
+    """Replace each of the row d by d^-beta. 3/4 takes two roots, which vectorise; pow does not."""
+    if beta == 0.75:
+        for i in range(d.size):
+            root = np.sqrt(d[i])
+            d[i] = d.dtype.type(1) / (root * np.sqrt(root))
+    else:
+        for i in range(d.size):
+            d[i] = d[i] ** -beta

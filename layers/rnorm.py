@@ -1,0 +1,134 @@
+"""type=rnorm: local response normalisation over a window of the same map.
+
+    [rnorm1]
+    type=rnorm
+    inputs=pool1
+    size=3
+
+    [rnorm1]          ; in the params file
+    scale=0.0001
+    pow=0.75
+
+out = u / (minDiv + scale/size^2 * sum of u^2)^pow, the sum over size x size pixels from
+x - size//2 to x - size//2 + size - 1, the like in rows; an even window lies more to the left and
+top. As in cuda-convnet, at the border the window is cut but the divisor size^2 stays. size is at
+most the side of the map. scale and pow default to what the ImageNet files of cuda-convnet say.
+Nothing is rounded and nothing ties.
+"""
+
+import numpy as np
+from numba import prange
+
+from convnet.kernel import kernel
+from layers._lrn import Response, powers
+
+
+class Rnorm(Response):
+    examples = """
+        5x4x3  size=3 scale=2 minDiv=0.7
+        4x6x2  size=2 scale=1.5 pow=1.3
+        6x5x2  size=4 scale=3 pow=0.5 minDiv=2
+        3x7x2  size=1 scale=1
+        5x6x1  size=5 scale=9
+    """
+
+    def shape(self, x):
+        if self.size > min(x[:2]):
+            raise ValueError(f"size={self.size} is more than the {x[0]}x{x[1]} map")
+        return x
+
+    def fprop(self, run, w, x):
+        return self.respond(run, x, rnorm, rnorm_back, self.size**2, self.size)
+
+
+@kernel(
+    cuda=r"""
+__global__ void rnorm(int n, const T* x, T* d, T* y, int H, int W, int C, int size, T k, T a,
+                      T beta, int keep) {
+    FOR(i, n) {
+        int c = i % C, q = i / C % W, p = i / C / W % H, image = i / C / W / H;
+        int top = p - size / 2, left = q - size / 2;
+        T sum = 0;
+        for (int r = max(top, 0); r < min(top + size, H); ++r)
+            for (int s = max(left, 0); s < min(left + size, W); ++s) {
+                T v = x[((image * H + r) * W + s) * C + c];
+                sum += v * v;
+            }
+        T D = k + a * sum;
+        if (keep) d[i] = D;
+        y[i] = x[i] * (beta == T(0.75) ? 1 / (sqrt(D) * sqrt(sqrt(D))) : pow(D, -beta));
+    }
+}"""
+)
+def rnorm(x, d, y, H, W, C, size, k, a, beta, keep):
+    """The divisor D (into d, if it is to be kept) and the output; first columns, then rows."""
+    for i in prange(x.shape[0] * H):
+        n, p = i // H, i % H
+        columns = np.empty((W, C), x.dtype)
+        top, bottom = max(p - size // 2, 0), min(p - size // 2 + size, H)
+        for q in range(W):
+            for c in range(C):
+                columns[q, c] = x[n, top, q, c] * x[n, top, q, c]
+            for r in range(top + 1, bottom):
+                for c in range(C):
+                    columns[q, c] += x[n, r, q, c] * x[n, r, q, c]
+        D = np.empty(C, x.dtype)
+        for q in range(W):
+            left, right = max(q - size // 2, 0), min(q - size // 2 + size, W)
+            for c in range(C):
+                D[c] = columns[left, c]
+            for s in range(left + 1, right):
+                for c in range(C):
+                    D[c] += columns[s, c]
+            for c in range(C):
+                D[c] = k + a * D[c]
+            if keep:
+                for c in range(C):
+                    d[n, p, q, c] = D[c]
+            powers(D, beta)
+            for c in range(C):
+                y[n, p, q, c] = x[n, p, q, c] * D[c]
+
+
+@kernel(
+    cuda=r"""
+__global__ void rnorm_back(int n, const T* x, const T* y, const T* d, const T* dy, T* dx, int H,
+                           int W, int C, int size, T a2beta, T beta) {
+    FOR(i, n) {
+        int c = i % C, q = i / C % W, p = i / C / W % H, image = i / C / W / H;
+        int top = p + size / 2 - size + 1, left = q + size / 2 - size + 1;
+        T sum = 0, D = d[i];
+        for (int r = max(top, 0); r < min(top + size, H); ++r)
+            for (int s = max(left, 0); s < min(left + size, W); ++s) {
+                int o = ((image * H + r) * W + s) * C + c;
+                sum += dy[o] * y[o] / d[o];
+            }
+        dx[i] = dy[i] * (beta == T(0.75) ? 1 / (sqrt(D) * sqrt(sqrt(D))) : pow(D, -beta))
+              - a2beta * x[i] * sum;
+    }
+}"""
+)
+def rnorm_back(x, y, d, dy, dx, H, W, C, size, a2beta, beta):
+    """Each pixel collects from the windows that hold it: the mirrored window around it."""
+    before, after = size - 1 - size // 2, size // 2 + 1
+    for i in prange(x.shape[0] * H):
+        n, p = i // H, i % H
+        columns = np.empty((W, C), x.dtype)
+        top, bottom = max(p - before, 0), min(p + after, H)
+        for q in range(W):
+            for c in range(C):
+                columns[q, c] = dy[n, top, q, c] * y[n, top, q, c] / d[n, top, q, c]
+            for r in range(top + 1, bottom):
+                for c in range(C):
+                    columns[q, c] += dy[n, r, q, c] * y[n, r, q, c] / d[n, r, q, c]
+        D, t = np.empty(C, x.dtype), np.empty(C, x.dtype)
+        for q in range(W):
+            left, right = max(q - before, 0), min(q + after, W)
+            for c in range(C):
+                D[c], t[c] = d[n, p, q, c], columns[left, c]
+            for s in range(left + 1, right):
+                for c in range(C):
+                    t[c] += columns[s, c]
+            powers(D, beta)
+            for c in range(C):
+                dx[n, p, q, c] = dy[n, p, q, c] * D[c] - a2beta * x[n, p, q, c] * t[c]

@@ -1,0 +1,83 @@
+"""The CUDA body of every kernel does what its Numba body does, on every example, by g++."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from convnet.kernel import Kernel
+from tests import contract, cuda
+from tests.test_contract import CASES
+
+pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason="no g++ on this machine")
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    return cuda.build(tmp_path_factory.mktemp("cuda"))
+
+
+def everything(case: contract.Case, dtype) -> dict:
+    """Output and gradients in training, output in a test."""
+    xs, w = case.arrays(dtype)
+    y, bprop = case.layer.fprop(contract.run(), w, *xs)
+    dxs, dws = bprop(case.dy(y.shape, y.dtype), {*range(len(xs)), *w})
+    test = case.layer.fprop(contract.run(train=False), w, *xs)[0]
+    found = {"y": y, "y in a test": test, **dict(enumerate(dxs)), **dws}
+    return {k: v for k, v in found.items() if v is not None}
+
+
+@pytest.mark.parametrize("name,line", CASES)
+def test_cuda_equals_numba(name, line, library, monkeypatch):
+    case = contract.build(name, line)
+    numba = everything(case, np.float64)
+    one, many = cuda.Shim(library), cuda.Shim(library, blocks=3, threads=2)
+    monkeypatch.setattr(Kernel, "launch", lambda *a: one.launch(*a))
+    got = everything(case, np.float64)
+    assert set(got) == set(numba)
+    for of, wanted in numba.items():
+        if "pool=max" in line:  # chooses, computes nothing
+            np.testing.assert_array_equal(got[of], wanted)
+        gap = abs(got[of] - wanted).max() / abs(wanted).max()
+        assert gap <= 1e-12, f"{of}: CUDA is {gap:.1e} from Numba"
+    monkeypatch.setattr(Kernel, "launch", lambda *a: many.launch(*a))
+    for of, wanted in everything(case, np.float64).items():
+        np.testing.assert_array_equal(wanted, got[of], f"{of} depends on the order of the threads")
+    for of, wanted in everything(case, np.float32).items():
+        gap = abs(numba[of] - wanted).max() / abs(numba[of]).max()
+        assert gap <= 1e-4, f"{of}: float is {gap:.1e} from double"
+
+
+CHECK = """
+import sys
+from convnet.kernel import Kernel
+from tests import cuda, contract, test_cuda_on_cpu as t
+shim = cuda.Shim(sys.argv[1])
+Kernel.launch = lambda *a: shim.launch(*a)
+for name, line in t.CASES:
+    print(name, line, flush=True)
+    t.everything(contract.build(name, line), "float32")
+print("missing", sorted(set(Kernel.all) - shim.launched))
+"""
+
+
+def test_no_access_outside_arrays(tmp_path):
+    """The same under AddressSanitizer and UBSan, in a process of its own. And the examples of the
+    layers reach every kernel."""
+    where = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True)
+    asan = where.stdout.strip()
+    if not Path(asan).is_absolute():
+        pytest.skip("g++ has no libasan")
+    flags = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    library = cuda.build(tmp_path, *flags)
+    env = {**os.environ, "LD_PRELOAD": asan, "ASAN_OPTIONS": "detect_leaks=0"}
+    done = subprocess.run(
+        [sys.executable, "-c", CHECK, library], env=env, capture_output=True, text=True
+    )
+    tail = done.stdout[-500:] + done.stderr[-3000:]
+    assert done.returncode == 0, tail
+    assert done.stdout.endswith("missing []\n"), "no example reaches these kernels: " + tail
