@@ -20,6 +20,7 @@ import ctypes
 import multiprocessing as mp
 import os
 import signal
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
@@ -194,8 +195,9 @@ def _close(pipes: list[Connection], processes: list) -> None:
     """End the workers: they see the end of their pipes; kill what does not within 2 s."""
     for pipe in pipes:
         pipe.close()
+    end = time.monotonic() + 2
     for process in processes:
-        process.join(timeout=2)
+        process.join(timeout=max(0, end - time.monotonic()))
         if process.is_alive():
             process.kill()
             process.join()

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -111,3 +113,54 @@ def test_no_shared_memory_has_a_name(two):
 
 def test_default_workers():
     assert 1 <= default_workers() <= 4
+
+
+SCRIPT = """
+import time
+from convnet.loader import Loader
+from tests.test_loader import SHAPE, pieces, slow
+
+if __name__ == "__main__":
+    with Loader(slow, SHAPE, 2) as loader:
+        run = loader.run(pieces(10_000))
+        next(run)
+        print(*(process.pid for process in loader.processes), flush=True)
+        for _ in run:
+            pass
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_workers_end_with_their_parent(tmp_path, how):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    root = Path(__file__).parents[1]
+    parent = subprocess.Popen(
+        [sys.executable, tmp_path / "script.py"],
+        env=os.environ | {"PYTHONPATH": str(root)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with parent:
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        if how == signal.SIGINT:
+            os.killpg(parent.pid, how)  # as a terminal does: all of them
+        else:
+            parent.send_signal(how)
+        _, err = parent.communicate(timeout=10)
+    assert len(pids) == 2 and err.count("Traceback") == (how == signal.SIGINT)
+    end = time.monotonic() + 5
+    while any(alive(pid) for pid in pids):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def alive(pid):
+    """Whether the process runs; one that ended and that nobody asked after does not."""
+    try:
+        os.kill(pid, 0)
+        stat = Path(f"/proc/{pid}/stat")
+        return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False

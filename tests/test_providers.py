@@ -238,13 +238,13 @@ def test_training_crops_come_out_of_the_image(tmp_path):
     for crop, places in [("random", 100), ("corners", 5), ("centre", 1)]:
         p = open_("images", str(tmp_path), 16, 3, crop=crop, workers=0, resize_to=20,
                   color_noise=0, mirror=False)  # fmt: skip
-        p.mean, index = 0, 0
-        img, seen = p.images("train", [index])[0], set()
+        p.mean = 0
+        img, seen = p.images("train", [0])[0], set()
         windows = np.lib.stride_tricks.sliding_window_view(img, (16, 16, 3))[:, :, 0]
         for epoch in range(40):
             for b in p.batches("train", 2, epoch):
                 for view, i in zip(b.images, b.indices):
-                    if i == index:
+                    if i == 0:
                         hit = np.argwhere((windows == view).all(axis=(2, 3, 4)))
                         assert len(hit) == 1
                         seen.add(tuple(hit[0]))
