@@ -33,7 +33,7 @@ class Note(NamedTuple):
     text: str
 
     def __str__(self) -> str:
-        return printable(f"{self.where}: {self.text}")
+        return printable(f"{self.where}: {short(self.text, 400)}")
 
 
 class CfgError(Exception):

@@ -57,7 +57,7 @@ class Graph:
         self.words = {} if classes is None else {"classes": classes}
         self.layers: list[Layer] = []
         self._shapes_at: dict[tuple, dict[str, Shape]] = {}
-        merged, notes, self.remarks = with_rates(sections, params or Sections())
+        merged, notes, self.remarks = with_rates(sections, Sections() if params is None else params)
         self._build(merged, notes)
         self._find_shapes(feeds or {})
         self._share()
@@ -72,17 +72,19 @@ class Graph:
             word = section.get("type")
             if name != name.strip() or re.search(r"[,:[]", name):
                 notes.append(section.wrong("a name cannot hold , : [ nor blanks at its ends"))
-            if not word:
+            if word is None:
                 notes.append(section.wrong(f"needs type=, one of {', '.join(known)}"))
             elif word not in known:
-                at = f"layers/{short(word).replace('.', '/')}.py"
-                notes.append(word.wrong(f"no file {at}{nearest(word, known)}"))
+                plain = re.fullmatch(r"\w+(\.\w+)*", word)
+                why = f"no file layers/{word.replace('.', '/')}.py" if plain else "no such type"
+                notes.append(word.wrong(why + nearest(word, known)))
             else:
                 layer = layer_class(word)(section, self.words)
-                self._connect(layer, made_by, merged, notes)
-                made_by[name] = layer
+                whole = self._connect(layer, made_by, merged, notes)
+                made_by[name] = layer if whole else None
                 if layer.splits and layer.neuron:
-                    made_by[name] = self._neuron_of(layer, merged, notes)
+                    neuron = self._neuron_of(layer, merged, notes)
+                    made_by[name] = neuron if whole else None
         notes += self._data() if not notes else []
         notes += self._unused() if not notes else []
         if notes:
@@ -92,8 +94,11 @@ class Graph:
         self.costs = [l.name for l in self.layers if isinstance(l, CostLayer)]
         self.remarks += self._unread()
 
-    def _connect(self, layer: Layer, made_by: dict, merged: dict, notes: list[Note]) -> None:
-        """Find the layers that make the inputs; collect the layer's own mistakes."""
+    def _connect(self, layer: Layer, made_by: dict, merged: dict, notes: list[Note]) -> bool:
+        """Find the layers that make the inputs; collect the layer's own mistakes.
+
+        Returns whether all is well with it and the layers below, so that others may ask it.
+        """
         producers = []
         for name in layer.inputs or ():
             made = made_by.get(name)
@@ -104,29 +109,31 @@ class Graph:
                 producers.append(made)
             else:
                 where = "; it stands below, and inputs come first" if name in merged else ""
+                where = "; '#' starts no comment here, ' ;' does" if "#" in name else where
                 where = "; a layer cannot read itself" if name == layer.name else where
                 why = f"no layer {short(name)!r} above{where or nearest(name, made_by)}"
                 layer.notes.append(layer.section["inputs"].wrong(why))
         layer.reads = [p.name for p in producers if p]
-        if not layer.notes and all(producers):
+        whole = not layer.notes and all(producers)
+        if whole or (layer.inputs and type(layer).link is Layer.link):
             try:
-                layer.reads += layer.link(producers)
-                self._check_count(layer)
+                linked = layer.link(producers)
+                layer.reads += linked
+                self._check_count(layer, len(layer.inputs or ()) + len(linked))
             except ValueError as e:
                 layer.notes.append(layer.section["inputs"].wrong(str(e)))
         notes += layer.notes
         self.layers.append(layer)
+        return whole and not layer.notes
 
     @staticmethod
-    def _check_count(layer: Layer) -> None:
+    def _check_count(layer: Layer, count: int) -> None:
         """The parameters of `shape` say how many inputs a type takes."""
         wanted = inspect.signature(layer.shape).parameters.values()
         several = any(p.kind is p.VAR_POSITIONAL for p in wanted)
-        if layer.inputs and not several and len(layer.reads) != len(wanted):
+        if layer.inputs and not several and count != len(wanted):
             s = "" if len(wanted) == 1 else "s"
-            raise ValueError(
-                f"type={layer.type} reads {len(wanted)} layer{s}, not {len(layer.reads)}"
-            )
+            raise ValueError(f"type={layer.type} reads {len(wanted)} layer{s}, not {count}")
 
     def _neuron_of(self, layer: Layer, merged: dict, notes: list[Note]) -> Layer:
         """The layer of type=neuron that neuron=... on another layer stands for."""
@@ -159,7 +166,7 @@ class Graph:
         """A note for each layer that no other reads: usually a name forgotten in `inputs`."""
         read = {name for l in self.layers for name in l.reads}
         return [
-            l.section.wrong(f"type={l.type} is unused: no layer reads it, and it is no cost")
+            l.section.wrong("is unused: no layer reads it, and only a cost may be the last")
             for l in self.layers
             if l.name not in read and not isinstance(l, CostLayer)
         ]
@@ -241,7 +248,9 @@ class Graph:
         source = found[1], f"W{int(found[2] or 0)}"
         have = made.get(source)
         if have is None:
-            near = nearest(found[1], {name for name, _ in made}) if source[0] != l.name else ""
+            count = sum(name == found[1] and k != "b" for name, k in made)
+            near = nearest(found[1], {name for name, _ in made} - {l.name})
+            near = f"; [{found[1]}] has {count} so far, from [0]" if count else near
             raise ValueError(f"no weights {short(text)!r} above{near}")
         if self.by_name[source[0]].type != l.type or have != shape:
             theirs = f"{dims(have)} weights of type={self.by_name[source[0]].type}"

@@ -18,7 +18,7 @@ many image sizes at once. The docstring states the tie, border and rounding rule
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -73,7 +73,7 @@ class key:
         try:
             got = self.read(text)
         except ValueError as e:
-            raise ValueError(self._why_not(text, e)) from None
+            raise ValueError(self._why_not(text, e, words)) from None
         if isinstance(got, float) and not abs(got) <= LARGEST:
             raise ValueError(f"must be a finite number of at most {LARGEST:g}")
         if isinstance(got, int) and not abs(got) <= LARGEST:
@@ -84,7 +84,7 @@ class key:
             raise ValueError(f"must be {self.max} or less")
         return got
 
-    def _why_not(self, text: str, error: ValueError) -> str:
+    def _why_not(self, text: str, error: ValueError, words: Iterable[str]) -> str:
         kinds = {int: "a whole number", float: "a number"}
         why = f"must be {kinds[self.read]}" if self.read in kinds else str(error)
         if not text:
@@ -93,6 +93,8 @@ class key:
             return f"{why}; a '#' inside a value starts no comment, ' ;' does"
         if self.read is int and text.lower() == "classes":
             return f"{why}; the number of classes is not known here (--classes=, or classes=)"
+        if self.read is int:
+            why += nearest(text, words)
         if "%(" in text:
             return f"{why}; %(key)s is not replaced, write the value"
         return why
