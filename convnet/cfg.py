@@ -217,10 +217,10 @@ def _why_not(path: str | Path, error: Exception) -> str:
     """Why a file cannot be read, with the nearest name that is there."""
     why = (getattr(error, "strerror", None) or str(error)).lower()
     try:
-        beside = [p.name for p in Path(path).parent.glob("*.cfg")]
+        beside = [p.stem for p in Path(path).parent.glob("*.cfg")]
     except (OSError, ValueError):
         beside = []
-    return why + nearest(Path(path).name, beside)
+    return why + nearest(Path(path).stem, beside).replace("'?", ".cfg'?")
 
 
 def override(sections: Sections, text: str, existing: bool = False) -> None:

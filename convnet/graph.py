@@ -111,7 +111,8 @@ class Graph:
                 where = "; it stands below, and inputs come first" if name in merged else ""
                 where = "; '#' starts no comment here, ' ;' does" if "#" in name else where
                 where = "; a layer cannot read itself" if name == layer.name else where
-                why = f"no layer {short(name)!r} above{where or nearest(name, made_by)}"
+                where = where or nearest(name, made_by.keys() - {layer.name})
+                why = f"no layer {short(name)!r} above{where}"
                 layer.notes.append(layer.section["inputs"].wrong(why))
         layer.reads = [p.name for p in producers if p]
         whole = not layer.notes and all(producers)
@@ -206,7 +207,7 @@ class Graph:
     @staticmethod
     def _check_channels(l: Layer, ins: list[Shape]) -> None:
         """Old cfgs say how many channels come in; if they are wrong the cfg is."""
-        for said, shape, name in zip(l.channels or [], ins, l.reads):
+        for said, shape, name in zip(l.channels or [], ins, l.inputs):
             if said != shape[2]:
                 raise ValueError(f"channels={said}: {name} has {shape[2]} channels")
 

@@ -48,7 +48,7 @@ def table(graph: Graph, minibatch: int = 0) -> str:
                 l.type,
                 ",".join(l.inputs or ()),
                 dims(graph.shapes[l.name]),
-                _shares(graph, l) or _number(graph.weights_of(l)),
+                _weights(graph, l),
                 _number(macs_of(graph, l)),
                 f"{memory_of(graph, l, minibatch) / 2**20:,.1f}",
             ]
@@ -71,11 +71,11 @@ def table(graph: Graph, minibatch: int = 0) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _shares(graph: Graph, layer: Layer) -> str:
-    """`as conv1` for a layer whose weights are all those of another one; its biases aside."""
-    names = [name for name in graph.asked(layer) if name != "b"]
-    owners = {graph.shared.get((layer.name, name), (layer.name,))[0] for name in names}
-    return f"as {owners.pop()}" if len(owners) == 1 and layer.name not in owners else ""
+def _weights(graph: Graph, layer: Layer) -> str:
+    """The number of a layer's own weights, and whose others it uses."""
+    owners = {owner for (name, _), (owner, _) in graph.shared.items() if name == layer.name}
+    own = _number(graph.weights_of(layer))
+    return " + ".join([own, *(f"[{owner}]" for owner in sorted(owners - {layer.name}))])
 
 
 def _number(count: int) -> str:
