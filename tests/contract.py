@@ -11,6 +11,7 @@ Numbers are distinct, also in magnitude, and none is 0, so that no example sits 
 import importlib
 import inspect
 import re
+import weakref
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,9 +29,19 @@ HOME = Path(layers.__file__).parent
 class Poisoned(Cpu):
     """A CPU that lends memory full of NaN: what a kernel forgets to write is seen."""
 
+    def __init__(self):
+        super().__init__()
+        self.lent: list[weakref.ref] = []
+
     def empty(self, shape, dtype=np.float32):
         dtype = np.dtype(dtype)
-        return np.full(shape, np.nan if dtype.kind == "f" else 99, dtype)
+        array = np.full(shape, np.nan if dtype.kind == "f" else 99, dtype)
+        self.lent.append(weakref.ref(array))
+        return array
+
+    def alive(self) -> list[np.ndarray]:
+        """The arrays that somebody still holds."""
+        return [array for array in (ref() for ref in self.lent) if array is not None]
 
 
 class Case(NamedTuple):
