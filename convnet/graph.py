@@ -1,6 +1,6 @@
 """Sections of a cfg -> layers, what each reads, and the shape of every output.
 
-A cfg is taken in passes (read, build, shape, fit); each reports every mistake it finds.
+A cfg is taken in passes (read, build, shape, share, fit); each reports every mistake it finds.
 """
 
 import inspect
