@@ -7,6 +7,7 @@ silence this one says so: a `#` inside a value, a key given twice with different
 key are errors, all of them reported at once.
 """
 
+import configparser
 import difflib
 import re
 from collections.abc import Iterable, Iterator
@@ -102,53 +103,97 @@ class Sections(dict):
         self.default = Section("DEFAULT", Where("", 0))
 
 
+class _Reader(configparser.RawConfigParser):
+    """configparser in cuda-convnet's dialect, over the lines of a _Source."""
+
+    SECTCRE = re.compile(r"\[(?P<header>[^\]]+)\]")
+
+    def __init__(self, source: "_Source"):
+        super().__init__(strict=False, comment_prefixes=(), inline_comment_prefixes=None)
+        self.optionxform = source.mark
+
+
+class _Source:
+    """The lines of a text for configparser: those that say something, comments taken off.
+
+    configparser forgets lines, so each key is handed to it with its line in front: `12 sizeX`.
+    That also keeps apart the keys that are given twice, of which it would keep the last.
+    """
+
+    def __init__(self, text: str, file: str):
+        self.file, self.notes, self.headers = file, [], {}
+        self.rows = list(_rows(text))
+        self.at = -1  # the row that configparser looks at
+
+    def __iter__(self) -> Iterator[str]:
+        orphan = False
+        for at, (line, row) in enumerate(self.rows):
+            self.at = at
+            if header := _Reader.SECTCRE.match(row.strip()):
+                self.headers.setdefault(header["header"], line)
+            if not (self.headers or orphan):
+                self.wrong(line, f"no [section] above this line: {_shown(row)}")
+                orphan = True
+            yield row if self.headers else ""
+
+    def mark(self, key: str) -> str:
+        """configparser's optionxform."""
+        return f"{self.rows[self.at][0]} {key}"
+
+    def wrong(self, line: int, why: str) -> None:
+        self.notes.append(Note(Where(self.file, line), why))
+
+    def section(self, name: str, items: Iterable[tuple[str, str]]) -> Section:
+        """A section of the marked keys and their values.
+
+        A key given twice with unequal values is a mistake.
+        """
+        found = Section(name, Where(self.file, self.headers.get(name, 0)))
+        for marked, text in items:
+            line, key = marked.split(" ", 1)
+            text = "" if text == '""' else text
+            value = Value(text, Where(self.file, int(line)), name, key)
+            first = found.setdefault(key.lower(), value)
+            if first != value:
+                why = f"is already {short(first)} on line {first.where.line}; keep one"
+                self.notes.append(value.wrong(why))
+        return found
+
+
 def parse(text: str, file: str = "<text>", may_be_empty: bool = False) -> Sections:
     """The sections of a text. Raises CfgError with every mistake of form."""
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise CfgError([Note(Where(file, line), "a NUL character: this is not a text file")])
-    sections, notes = Sections(), []
-    lines: list[tuple[Section, str, Where, list[str]]] = []  # of key=value, what continues it
-    section, margin, orphan = None, None, False
-    for where, row in _rows(text, file):
-        indent = len(row) - len(row.lstrip())
-        header = re.match(r"\s*\[([^\]]+)\]", row)
-        pair = re.match(r"\s*([^=:\s][^=:]*?)\s*[=:](.*)", row)
-        if margin is not None and indent > margin:
-            lines[-1][3].append(row.strip())
-        elif header:
-            name, margin = header[1], None
-            section = sections.default if name == "DEFAULT" else sections.get(name)
-            if section is None:
-                section = sections[name] = Section(name, where)
-        elif section is None:
-            if not orphan:
-                notes.append(Note(where, f"no [section] above this line: {_shown(row)}"))
-            orphan = True
-        elif pair:
-            margin = indent
-            lines.append((section, pair[1], where, [pair[2].strip()]))
-        else:
-            margin = None
-            notes.append(Note(where, f"neither [section] nor key=value: {_shown(row)}"))
-    notes += _fill(lines)
-    if not sections and not notes and not may_be_empty:
-        notes.append(Note(Where(file, 1), "no [section] in this file: it describes no layer"))
-    if notes:
-        raise CfgError(notes)
-    for section in sections.values():
-        section.inherit(sections.default)
+    source, sections = _Source(text, file), Sections()
+    reader = _Reader(source)
+    try:
+        reader.read_file(source, file)
+    except configparser.ParsingError as e:
+        for number, _ in e.errors:
+            line, row = source.rows[number - 1]
+            source.wrong(line, f"neither [section] nor key=value: {_shown(row)}")
+    default = reader.defaults()
+    sections.default = source.section("DEFAULT", default.items())
+    for name in reader.sections():
+        own = [(key, value) for key, value in reader.items(name) if key not in default]
+        sections[name] = source.section(name, own)
+        sections[name].inherit(sections.default)
+    if not sections and not source.notes and not may_be_empty:
+        source.wrong(1, "no [section] in this file: it describes no layer")
+    if source.notes:
+        raise CfgError(source.notes)
     return sections
 
 
-def _rows(text: str, file: str) -> Iterator[tuple[Where, str]]:
-    """The lines that say something, comments taken off."""
+def _rows(text: str) -> Iterator[tuple[int, str]]:
+    """(number, line) of the lines that say something, comments taken off."""
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     for line, row in enumerate(text.split("\n"), 1):
         row = _without_comment(row).rstrip()
         first = row.split(None, 1)[:1]
         if first and first[0][0] not in "#;" and not (first[0].lower() == "rem" == row[:3].lower()):
-            yield Where(file, line), row
+            yield line, row
 
 
 def _without_comment(row: str) -> str:
@@ -159,20 +204,6 @@ def _without_comment(row: str) -> str:
         if c == ";" and depth <= 0 and i and row[i - 1].isspace():
             return row[:i]
     return row
-
-
-def _fill(lines: list[tuple[Section, str, Where, list[str]]]) -> list[Note]:
-    """Put the values into their sections. A key given twice with unequal values is a mistake."""
-    notes = []
-    for section, key, where, rows in lines:
-        text = "\n".join(rows).strip()
-        value = Value("" if text == '""' else text, where, section.name, key)
-        first = section.setdefault(key.lower(), value)
-        if first != value:
-            notes.append(
-                value.wrong(f"is already {short(first)} on line {first.where.line}; keep one")
-            )
-    return notes
 
 
 def _shown(row: str) -> str:
