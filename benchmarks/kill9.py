@@ -34,17 +34,22 @@ def start(folder: Path, epochs: int) -> subprocess.Popen:
     else:
         argv += [f"--layer-def={ROOT / 'layer_configs' / 'spp_small.cfg'}", "--minibatch=256"]
         argv += [f"--epochs={epochs}", "--test-freq=1", f"--save-path={folder}"]
+        argv += ["--set=conv1.filters=8", "--set=conv2.filters=16"]
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def live(folder: Path, epochs: int, rng: random.Random) -> bool:
-    """Start, kill at a random moment: while it starts, or after some checkpoints. False: it ended.
+    """Start, kill at a random moment, False if the run came to its end before.
 
-    The moments crowd around the saves, of which there is one after every batch.
+    One in five while it starts, two at any time, two as soon as a checkpoint is being written.
     """
-    process = start(folder, epochs)
-    if rng.random() < 0.2:
+    process, kind = start(folder, epochs), rng.randrange(5)
+    if kind == 0:
         time.sleep(rng.uniform(0, 4))
+    elif kind < 3:
+        while process.poll() is None and not any(folder.glob(".*.part")):
+            pass
+        time.sleep(rng.uniform(0, 0.002))
     else:
         saves = rng.randint(1, 4)
         for line in process.stdout:

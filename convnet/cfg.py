@@ -226,15 +226,17 @@ def _why_not(path: str | Path, error: OSError) -> str:
 def override(sections: Sections, text: str, existing: bool = False) -> None:
     """Apply `section.key=value` (as of --set) to the sections; raises CfgError.
 
-    existing: change only what is there already; otherwise the key is added.
+    existing: change only what is there already, be it in [DEFAULT]; otherwise the key is added.
     """
     where = Where(f"--set {text}", 0)
     path, eq, value = text.partition("=")
     name, dot, key = path.strip().rpartition(".")
     if not (eq and dot and name and key):
         raise CfgError([Note(where, "must be section.key=value, as in conv1.filters=64")])
-    if existing and key.lower() not in sections.get(name, {}):
-        return
+    if existing:
+        if key.lower() not in {**sections.default, **sections.get(name, {})}:
+            return
+        sections.setdefault(name, Section(name, where))
     if name not in sections:
         raise CfgError([Note(where, f"no section [{name}]{nearest(name, sections)}")])
     sections[name][key.lower()] = Value(value.strip(), where, name, key)

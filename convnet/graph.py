@@ -92,7 +92,7 @@ class Graph:
         self.words = {} if classes is None else {"classes": classes}
         self.layers: list[Layer] = []
         self._shapes_at: dict[tuple, dict[str, Shape]] = {}
-        merged, self.remarks = with_rates(sections, params or Sections())
+        merged, self.remarks = with_rates(sections, Sections() if params is None else params)
         self._build(merged)
         self._find_shapes(feeds or {})
 

@@ -65,7 +65,7 @@ class Run:
 
     def train(self, report: "Report") -> None:
         """From where the run is to the end of its epochs. Raises Diverged, DataError."""
-        with self._signals():
+        with self._signals(), np.errstate(over="ignore", invalid="ignore"):  # told as Diverged
             try:
                 self._test_if_due(report)
                 while not (self.done or self.asked_to_stop):

@@ -22,6 +22,7 @@ TINY = """
 type=data
 dataIdx=0
 imgSize=16
+scale=0.015625
 
 [labels]
 type=data
@@ -67,8 +68,8 @@ inputs=labels,probs
 """
 RATES = """
 [DEFAULT]
-epsW=linear[base=0.002;tgtFactor=10]
-epsB=0.002
+epsW=linear[base=0.01;tgtFactor=10]
+epsB=0.01
 momW=0.9
 momB=0.8
 wc=0.001
