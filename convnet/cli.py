@@ -41,7 +41,7 @@ def run(main: Callable[[], int | None]) -> None:
               file=sys.stderr)  # fmt: skip
         code = 6
     except Exception as e:
-        code = EXITS.get(type(e).__name__)
+        code = next((EXITS[c.__name__] for c in type(e).__mro__ if c.__name__ in EXITS), None)
         if code is None:
             raise
         print(e, file=sys.stderr)

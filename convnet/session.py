@@ -9,7 +9,7 @@ import numpy as np
 
 from convnet import runfolder, summary, views
 from convnet.cfg import load_text
-from convnet.checkpoint import CheckpointError
+from convnet.checkpoint import Checkpoint, CheckpointError
 from convnet.cli import UsageError
 from convnet.net import Net
 from convnet.providers import DataError, DataOptions, Provider, printable, provider_class
@@ -28,14 +28,12 @@ def train(args) -> int:
             raise UsageError(f"--save-path={args.save_path}: --resume goes on in the run's folder")
         saved, path, notes = runfolder.find(args.resume)
         _say_notes(notes)
-        args = _as_before(args, saved.meta)
+        args = _as_before(args, _meta(saved, path))
     elif not args.layer_def:
         raise UsageError("--layer-def=FILE.cfg is needed (or --resume=RUN to go on with a run)")
     source = _source(args, saved)
     provider = _provider(args, source, args.seed or 0)
     graph = source.graph(_feeds(provider), len(provider.classes))
-    if not graph.costs:
-        raise UsageError(f"{source.name}: no cost.* layer, so there is nothing to train")
     for remark in graph.remarks:
         print(f"note: {remark}")
     plan = Plan(
@@ -126,20 +124,19 @@ def test(args) -> int:
         _check_target(Path(args.predictions))
     saved, path, notes = runfolder.find(args.checkpoint)
     _say_notes(notes)
+    args = _as_before(args, _meta(saved, path))
     net = Net.from_saved(saved, args.device)
-    args = _as_before(args, saved.meta)
     provider = _provider(args, Source.from_dict(saved.meta["source"]), saved.meta["seed"])
     if provider.classes != net.classes:
         raise UsageError(
             f"{path} was trained on the classes {_some(net.classes)}; "
             f"the data has {_some(provider.classes)}"
         )
-    view = "ten" if args.multiview else "centre"
     print(
         f"{path}: {provider.test.size:,} test images, "
         + ("10 views" if args.multiview else "1 view")
     )
-    probs, labels, keys = _predict(net, provider, view, args.minibatch)
+    probs, labels, keys = _predict(net, provider, args.multiview, args.minibatch)
     provider.close()
     _print_scores(probs, labels, net.classes)
     if args.predictions:
@@ -147,24 +144,39 @@ def test(args) -> int:
     return 0
 
 
-def _predict(net: Net, provider: Provider, view: str, minibatch: int):
+def _predict(net: Net, provider: Provider, multiview: bool, minibatch: int):
     """Probabilities (N, classes), labels and names of all test images that can be read."""
     from tqdm import tqdm
 
     probs, good = [], []
+    found = (_ten_views if multiview else _one_view)(net, provider, minibatch)
     with tqdm(total=provider.test.size, unit="img", disable=not sys.stderr.isatty()) as bar:
-        for first in range(0, provider.test.size, minibatch):
-            indices = range(first, min(provider.test.size, first + minibatch))
-            found = zip(indices, provider.images("test", indices))
-            read = [(i, image) for i, image in found if image is not None]
-            if read:
-                probs.append(net.predict([image for _, image in read], view, minibatch))
-                good += [i for i, _ in read]
+        for indices, rows in found:
+            probs.append(rows)
+            good += list(indices)
             bar.update(len(indices))
     if not good:
         raise DataError(f"{provider.path}: no test image can be read")
     keys = [provider.test.keys[i] for i in good]
     return np.concatenate(probs), provider.test.labels[good], keys
+
+
+def _one_view(net: Net, provider: Provider, minibatch: int):
+    """(indices, probabilities) of the centre views, read as the tests of a run read them."""
+    provider.mean, source = net.mean, net.graph.feeds[0]
+    for batch in provider.batches("test", minibatch):
+        probs = net.run({source: batch.images}, net.output)
+        yield batch.indices, probs.reshape(len(probs), -1)
+
+
+def _ten_views(net: Net, provider: Provider, minibatch: int):
+    """(indices, probabilities) of the averages of ten views of whole images."""
+    for first in range(0, provider.test.size, minibatch):
+        indices = range(first, min(provider.test.size, first + minibatch))
+        found = zip(indices, provider.images("test", indices))
+        read = {i: image for i, image in found if image is not None}
+        if read:
+            yield read, net.predict(read.values(), "ten", minibatch)
 
 
 def _print_scores(probs: np.ndarray, labels: np.ndarray, classes: list[str]) -> None:
@@ -244,6 +256,13 @@ def _check_gradients(graph, seed: int) -> int:
 
 
 # -------------------------------------------------------------------- helpers
+
+
+def _meta(saved: Checkpoint, path: Path) -> dict:
+    """What a checkpoint tells of its run; CheckpointError if it is of something else."""
+    if not {"source", "classes", "seed", "data", "step"} <= set(saved.meta):
+        raise CheckpointError(f"{path}: a checkpoint, but not of a run of tools/train.py")
+    return saved.meta
 
 
 def _as_before(args, meta: dict):

@@ -80,5 +80,6 @@ class Source:
             for word in sorted({*a, *b} - rates):
                 if a.get(word) != b.get(word):
                     key = (a.get(word) or b.get(word)).key
-                    return f"[{name}] {key}={a.get(word, '')}, in the checkpoint {b.get(word, '')}"
+                    now, then = (s.get(word, "(none)") for s in (a, b))
+                    return f"[{name}] {key}={now}, in the checkpoint {then}"
         return "" if list(mine) == list(theirs) else "the order of the sections"
