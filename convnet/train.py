@@ -301,14 +301,15 @@ class Report:
         """One batch is trained."""
         speed = {"seconds": round(seconds, 4), "images_per_s": round(cases / seconds, 2)}
         self._write({"progress": round(self.run.progress, 6), **speed, **self._flat(values)})
-        text = self._text(values)
-        if self.bar is not None:
-            self.bar.update(cases)
-            self.bar.set_description(f"epoch {self.run.at.epoch}/{self.run.plan.epochs}", False)
-            self.bar.set_postfix_str(text)
-            return
         at, done = self.run.at, self.run.progress
-        self.say(f"{at.epoch}.{at.batch} ({done:.2%})... {text} ({seconds:.3f} sec)")
+        if self.bar is None:
+            self.say(f"{at.epoch}.{at.batch} ({done:.2%})... {self._text(values)} "
+                     f"({seconds:.3f} sec)")  # fmt: skip
+            return
+        shown = ", ".join(f"{name} {v:.4f}" for name, v in self._flat(values).items())
+        self.bar.set_description_str(f"epoch {at.epoch}/{self.run.plan.epochs}", refresh=False)
+        self.bar.set_postfix_str(shown, refresh=False)
+        self.bar.update(cases)
 
     def test(self, values: dict[str, np.ndarray]) -> None:
         """The test images were run."""

@@ -396,6 +396,20 @@ def test_what_the_loop_hands_to_the_update(cfg, tmp_path, monkeypatch):
     assert [progress for _, progress in seen] == pytest.approx([i / 6 for i in range(6)])
 
 
+def test_a_rate_from_the_command_line_wins_over_the_params_file(cfg):
+    net = Net.from_cfg(cfg, classes=10, channels=1, overrides=["conv1.epsW=0.5"])
+    rates = {l.name: net.graph.asked(l)["W0"].eps for l in net.layers if net.graph.asked(l)}
+    assert rates["conv1"] == schedule("0.5")
+    assert rates["fc1"] == rates["fc2"] == schedule("linear[base=0.01;tgtFactor=10]")
+
+
+@pytest.mark.parametrize("name", ["spp_small", "cifar10", "cifar10_spp"])
+def test_gradients_of_the_small_nets(name):
+    result = call("check", f"--layer-def={ROOT}/layer_configs/{name}.cfg", "--grad")
+    errors = re.findall(r"^\S+/\w+ +\S+ +\S+ +(\S+)$", result.out, re.M)
+    assert len(errors) >= 8 and max(map(float, errors)) <= 1e-6
+
+
 def test_gradients_of_the_tiny_net(cfg):
     gaps = _gaps(Net.from_cfg(cfg, classes=10, channels=1))
     assert len(gaps) == 2 + 2 + 2 and max(gap.error for gap in gaps) < 1e-6
