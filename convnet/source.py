@@ -1,11 +1,15 @@
 """The texts that a net is made from: both cfgs and what --set changed. Kept in every checkpoint."""
 
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from convnet import cfg
-from convnet.cfg import Sections
-from convnet.graph import Graph, Shape, rates_of
+from convnet.cfg import CfgError, Sections
+from convnet.graph import Graph, Shape
+from convnet.registry import rates_of
+
+KEYS = ("imgsize", "channels")
 
 
 @dataclass(frozen=True)
@@ -44,23 +48,31 @@ class Source:
 
     def sections(self) -> tuple[Sections, Sections]:
         """The sections of both files, overrides applied; raises CfgError."""
-        sections = cfg.parse(self.text, self.name)
-        named = self.params_name
-        params = cfg.parse(self.params_text, named) if named else cfg.Sections()
-        for text in self.overrides:
-            cfg.override(sections, text)
-            cfg.override(params, text, existing=True)
+        sections, params, notes = cfg.Sections(), cfg.Sections(), []
+        try:
+            sections = cfg.parse(self.text, self.name)
+        except CfgError as e:
+            notes += e.notes
+        try:
+            params = cfg.parse(self.params_text, self.params_name, True)
+        except CfgError as e:
+            notes += e.notes
+        for text in self.overrides if not notes else ():
+            try:
+                cfg.override(sections, text)
+                cfg.override(params, text, existing=True)
+            except CfgError as e:
+                notes += e.notes
+        if notes:
+            raise CfgError(notes)
         return sections, params
 
     def image_size(self) -> tuple[int | None, int | None]:
         """imgSize and channels of the image data layer, None where the cfg leaves them open."""
         for section in self.sections()[0].values():
             if section.get("type") == "data" and section.get("dataidx") == "0":
-                size, channels = section.get("imgsize", ""), section.get("channels", "")
-                return (
-                    int(size) if size.isdigit() else None,
-                    int(channels) if channels.isdigit() else None,
-                )
+                found = (re.fullmatch(r"0*[1-9]\d{0,8}", section.get(k, "")) for k in KEYS)
+                return tuple(int(match[0]) if match else None for match in found)
         return None, None
 
     def graph(
