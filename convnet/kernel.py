@@ -18,6 +18,7 @@ import inspect
 import re
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -61,6 +62,12 @@ class Kernel:
         self.on_cpu = jit(parallel=True)(body)
         self._on_gpu: dict[str, Callable] = {}
         Kernel.all[self.name] = self
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether an earlier process has left the compiled CPU body where this one finds it."""
+        folder = self.on_cpu.stats.cache_path
+        return bool(folder) and any(Path(folder).glob(f"*.{self.name}-*.nbi"))
 
     def __getitem__(self, n: int) -> Callable:
         return lambda *args: self.launch(n, args)

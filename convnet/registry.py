@@ -39,6 +39,12 @@ def rates_of(section: Section) -> dict[str, str]:
     return _spelt(word, True) if word in types() else {}
 
 
+def keys_of(section: Section) -> dict[str, str]:
+    """The keys that a section may have, as rates_of."""
+    word = section.get("type")
+    return _spelt(word) if word in types() else {}
+
+
 @cache
 def _spelt(word: str, rates: bool = False) -> dict[str, str]:
     """Lower case -> as spelt of the keys of a type, or only of its rates."""

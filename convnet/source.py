@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from convnet import cfg
-from convnet.cfg import CfgError, Sections
+from convnet.cfg import CfgError, Section, Sections
 from convnet.graph import Graph, Shape
-from convnet.registry import rates_of
+from convnet.registry import keys_of, rates_of
 
 KEYS = ("imgsize", "channels")
 
@@ -88,9 +88,16 @@ class Source:
             a, b = mine.get(name), theirs.get(name)
             if a is None or b is None:
                 return f"[{name}] is only in {self.name if a is not None else 'the checkpoint'}"
-            rates = set(rates_of(a))
-            for word in sorted({*a, *b} - rates):
+            for word in sorted(_fixed(a) | _fixed(b)):
                 if a.get(word) != b.get(word):
                     key = (a.get(word) or b.get(word)).key
-                    return f"[{name}] {key}={a.get(word, '')}, in the checkpoint {b.get(word, '')}"
+                    now, then = (s.get(word, "(none)") for s in (a, b))
+                    return f"[{name}] {key}={now}, in the checkpoint {then}"
         return "" if list(mine) == list(theirs) else "the order of the sections"
+
+
+def _fixed(section: Section) -> set[str]:
+    """The keys of a section that no resume may change: no rates, nothing without a meaning here."""
+    known, rates = keys_of(section), rates_of(section)
+    strange = {word for word in section.inherited if word not in known}
+    return {*section} - {*rates} - strange
