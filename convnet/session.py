@@ -17,7 +17,9 @@ from convnet.sgd import sgd_step
 from convnet.source import Source
 from convnet.train import Plan, Report, Run
 
-EPOCHS = {"digits": 4}  # enough for the built-in data; 30 for any other
+# (epochs, minibatch) where the command line says nothing
+USUAL = {"digits": (4, 16)}
+USUAL_ELSEWHERE = (30, 64)
 
 
 def train(args) -> int:
@@ -36,9 +38,10 @@ def train(args) -> int:
     graph = source.graph(_feeds(provider), len(provider.classes))
     for remark in graph.remarks:
         print(f"note: {remark}")
+    epochs, minibatch = USUAL.get(provider.name, USUAL_ELSEWHERE)
     plan = Plan(
-        args.epochs or EPOCHS.get(provider.name, 30),
-        args.minibatch or 32,
+        args.epochs or epochs,
+        args.minibatch or minibatch,
         args.test_freq or 0,
         args.keep or 2,
     )

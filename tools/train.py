@@ -31,7 +31,7 @@ def arguments():
         "--mini",
         type=options.positive,
         metavar="N",
-        help="images for one update (default: 32)",
+        help="images for one update (default: 16 for the built-in digits, else 64)",
     )
     group.add_argument(
         "--seed",
