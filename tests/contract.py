@@ -54,7 +54,8 @@ class Case(NamedTuple):
     def arrays(self, dtype, n: int = N, seed: int = 0) -> tuple[list, dict]:
         """Inputs, read-only, and weights."""
         rng = np.random.default_rng(seed)
-        xs = [fill(rng, word, (n, *shape), dtype) for word, shape in zip(self.words, self.shapes)]
+        words = enumerate(zip(self.words, self.shapes))
+        xs = [fill(rng, word, (n, *shape), dtype, i) for i, (word, shape) in words]
         asked = self.layer.weights(*self.shapes)
         return xs, {k: rng.standard_normal(v.shape).astype(dtype) for k, v in asked.items()}
 
@@ -73,12 +74,12 @@ def frozen(a: np.ndarray) -> np.ndarray:
     return a
 
 
-def fill(rng, word: str, shape: tuple, dtype) -> np.ndarray:
-    """The input that a word of an example stands for."""
+def fill(rng, word: str, shape: tuple, dtype, i: int = 0) -> np.ndarray:
+    """Input i as the word of an example says; no two numbers of any inputs are equal, none is 0."""
     size = int(np.prod(shape))
     if word.startswith("labels"):
         return frozen(rng.permutation(size).astype(np.int32).reshape(shape) % int(word[6:]))
-    even = (rng.permutation(size) + 0.31) / size
+    even = (rng.permutation(size) + 0.31 + i / 16) / size
     values = 0.2 + even if word.endswith("+") else 4 * even - 2
     return frozen(values.reshape(shape).astype(dtype))
 
