@@ -1,21 +1,21 @@
 """What the tools do once their arguments are read: set up a net with its data and run it."""
 
-import csv
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
-from convnet import runfolder, summary, views
+from convnet import runfolder, scores, summary, views
 from convnet.cfg import load_text
 from convnet.checkpoint import Checkpoint, CheckpointError
 from convnet.cli import UsageError
 from convnet.net import Net
-from convnet.providers import DataError, DataOptions, Provider, printable, provider_class
+from convnet.providers import DataOptions, Provider, printable, provider_class
+from convnet.report import Report
 from convnet.sgd import sgd_step
 from convnet.source import Source
-from convnet.train import Plan, Report, Run
+from convnet.train import Plan, Run
 
 # (epochs, minibatch) where the command line says nothing
 USUAL = {"digits": (4, 16)}
@@ -124,7 +124,7 @@ def _in_words(run: Run, report: Report) -> str:
 def test(args) -> int:
     """tools/test.py"""
     if args.predictions:
-        _check_target(Path(args.predictions))
+        scores.check_target(Path(args.predictions))
     saved, path, notes = runfolder.find(args.checkpoint)
     _say_notes(notes)
     args = _as_before(args, _meta(saved, path))
@@ -139,91 +139,12 @@ def test(args) -> int:
         f"{path}: {provider.test.size:,} test images, "
         + ("10 views" if args.multiview else "1 view")
     )
-    probs, labels, keys = _predict(net, provider, args.multiview, args.minibatch)
+    probs, labels, keys = scores.predict(net, provider, args.multiview, args.minibatch)
     provider.close()
-    _print_scores(probs, labels, net.classes)
+    scores.print_scores(probs, labels, net.classes)
     if args.predictions:
-        _write_predictions(Path(args.predictions), probs, labels, keys, net.classes)
+        scores.write_csv(Path(args.predictions), probs, labels, keys, net.classes)
     return 0
-
-
-def _predict(net: Net, provider: Provider, multiview: bool, minibatch: int):
-    """Probabilities (N, classes), labels and names of all test images that can be read."""
-    from tqdm import tqdm
-
-    probs, good = [], []
-    found = (_ten_views if multiview else _one_view)(net, provider, minibatch)
-    with tqdm(total=provider.test.size, unit="img", disable=not sys.stderr.isatty()) as bar:
-        for indices, rows in found:
-            probs.append(rows)
-            good += list(indices)
-            bar.update(len(indices))
-    if not good:
-        raise DataError(f"{provider.path}: no test image can be read")
-    keys = [provider.test.keys[i] for i in good]
-    return np.concatenate(probs), provider.test.labels[good], keys
-
-
-def _one_view(net: Net, provider: Provider, minibatch: int):
-    """(indices, probabilities) of the centre views, read as the tests of a run read them."""
-    provider.mean, source = net.mean, net.graph.feeds[0]
-    for batch in provider.batches("test", minibatch):
-        probs = net.run({source: batch.images}, net.output)
-        yield batch.indices, probs.reshape(len(probs), -1)
-
-
-def _ten_views(net: Net, provider: Provider, minibatch: int):
-    """(indices, probabilities) of the averages of ten views of whole images."""
-    for first in range(0, provider.test.size, minibatch):
-        indices = range(first, min(provider.test.size, first + minibatch))
-        found = zip(indices, provider.images("test", indices))
-        read = {i: image for i, image in found if image is not None}
-        if read:
-            yield read, net.predict(read.values(), "ten", minibatch)
-
-
-def _print_scores(probs: np.ndarray, labels: np.ndarray, classes: list[str]) -> None:
-    """Loss, top-1, top-5 and the table by class."""
-    rows = np.arange(len(labels))
-    loss = -np.log(np.maximum(probs[rows, labels], np.finfo(np.float32).tiny)).mean()
-    rank = (probs > probs[rows, labels][:, None]).sum(1)
-    print(f"\n{'class':24}{'images':>8}{'error':>9}   most often taken for")
-    for c, name in enumerate(classes):
-        mine = labels == c
-        if mine.any():
-            wrong = np.bincount(probs[mine].argmax(1), minlength=len(classes))
-            wrong[c] = 0
-            most = wrong.argmax()
-            other = f"{printable(classes[most])} ({wrong[most]})" if wrong[most] else ""
-            error = 100 * (rank[mine] > 0).mean()
-            print(f"{printable(name)[:23]:24}{mine.sum():8}{error:8.2f}%   {other}")
-    print(f"\nloss {loss:.4f}, top-1 error {100 * (rank > 0).mean():.2f} %", end="")
-    print(f", top-5 error {100 * (rank > 4).mean():.2f} %" if len(classes) > 5 else "")
-
-
-def _check_target(path: Path) -> None:
-    """Before the work is done: UsageError where its result could not be written."""
-    if path.is_dir():
-        raise UsageError(f"--predictions={path}: is a folder; name a file")
-    if not path.parent.is_dir():
-        raise UsageError(f"--predictions={path}: there is no folder {path.parent}")
-
-
-def _write_predictions(path: Path, probs, labels, keys, classes: list[str]) -> None:
-    """One row an image: name, label, prediction, then the probability of every class."""
-    beside = path.with_name(path.name + ".tmp")
-    try:
-        with beside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            out = csv.writer(file)
-            out.writerow(["image", "label", "prediction", *classes])
-            for key, label, row in zip(keys, labels, probs):
-                best = classes[row.argmax()]
-                out.writerow([key, classes[label], best, *(f"{p:.6g}" for p in row)])
-        beside.replace(path)
-    except OSError as e:
-        beside.unlink(missing_ok=True)
-        raise UsageError(f"--predictions={path}: {e.strerror.lower()}") from None
-    print(f"predictions are in {path}")
 
 
 def check(args) -> int:

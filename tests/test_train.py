@@ -20,9 +20,10 @@ from convnet.loader import DataError
 from convnet.net import Net
 from convnet.providers import Provider
 from convnet.providers.digits import Digits
+from convnet.report import Report
 from convnet.schedule import schedule
 from convnet.sgd import Sgd
-from convnet.train import Report, Run
+from convnet.train import Run
 from tests.tooling import ROOT, call, command, environment, metrics, photos, spawn, tiny
 
 BATCHES = 6  # of an epoch of 1,437 digits, 256 at a time
