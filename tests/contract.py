@@ -5,7 +5,8 @@ A line of examples is words: `HxWxC` is an input of that shape, `HxWxC+` one of 
 `key=value` goes into the section. The cfg's `inputs` are as many as there are arrays, unless the
 class has `example_inputs`, for layers that `link` the rest.
 
-Numbers are distinct, also in magnitude, and none is 0, so that no example sits on a tie or a kink.
+Numbers are distinct, also in magnitude and between inputs, and none is 0, so that no example sits
+on a tie or a kink.
 """
 
 import importlib
@@ -43,7 +44,10 @@ class Case(NamedTuple):
     def arrays(self, dtype, n: int = N, seed: int = 0) -> tuple[list, dict]:
         """Inputs, read-only, and weights."""
         rng = np.random.default_rng(seed)
-        xs = [fill(rng, word, (n, *shape), dtype) for word, shape in zip(self.words, self.shapes)]
+        xs = [
+            fill(rng, word, (n, *shape), dtype, i)
+            for i, (word, shape) in enumerate(zip(self.words, self.shapes))
+        ]
         asked = self.layer.weights(*self.shapes)
         return xs, {k: rng.standard_normal(v.shape).astype(dtype) for k, v in asked.items()}
 
@@ -62,12 +66,12 @@ def frozen(a: np.ndarray) -> np.ndarray:
     return a
 
 
-def fill(rng, word: str, shape: tuple, dtype) -> np.ndarray:
-    """The input that a word of an example stands for."""
+def fill(rng, word: str, shape: tuple, dtype, number: int = 0) -> np.ndarray:
+    """The input that a word of an example stands for; `number` keeps two inputs off a tie."""
     size = int(np.prod(shape))
     if word.startswith("labels"):
         return frozen(rng.permutation(size).astype(np.int32).reshape(shape) % int(word[6:]))
-    even = (rng.permutation(size) + 0.31) / size
+    even = (rng.permutation(size) + 0.31 + 0.07 * number) / size
     values = 0.2 + even if word.endswith("+") else 4 * even - 2
     return frozen(values.reshape(shape).astype(dtype))
 
