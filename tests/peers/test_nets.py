@@ -112,7 +112,7 @@ def flips(net, other, given):
     found = {}
     for l in net.layers:
         if l.type in ("neuron", "pool", "spp"):
-            there = np.ascontiguousarray(theirs[l.reads[0]].permute(0, 2, 3, 1).numpy())
+            there = np.ascontiguousarray(rows_of(theirs[l.reads[0]]))
             a, b = (choice(net, l, x) for x in (mine[l.reads[0]], there))
             found[l.name] = int((a != b).sum())
     return found
@@ -150,7 +150,7 @@ def beside(l, weights):
         y, bprop = fprop(run, w, *xs)
         ts = [torch.from_numpy(x).permute(0, 3, 1, 2).requires_grad_() for x in xs]
         theirs = torch_net.OPS[l.type](l, weights, *ts)
-        check(l, "output", y, theirs.detach().permute(0, 2, 3, 1))
+        check(l, "output", y, rows_of(theirs))
 
         def back(dy, wants):
             dxs, dws = bprop(dy, wants)
@@ -158,9 +158,9 @@ def beside(l, weights):
             found = torch.autograd.grad(theirs, asked, torch.from_numpy(dy).permute(0, 3, 1, 2))
             for i, (x, g) in enumerate(zip(xs, found)):
                 alive = x != 0 if l.type in ("pool", "spp") else 1
-                check(l, f"gradient of input {i}", dxs[i] * alive, g.permute(0, 2, 3, 1) * alive)
+                check(l, f"gradient of input {i}", dxs[i] * alive, rows_of(g) * alive)
             for name, g in zip(dws, found[len(ts) :]):
-                check(l, f"gradient of {name}", dws[name], torch_net.ours(l, name, g))
+                check(l, f"gradient of {name}", dws[name], torch_net.ours(l, name, g).numpy())
             return dxs, dws
 
         return y, back
@@ -168,8 +168,13 @@ def beside(l, weights):
     return both
 
 
+def rows_of(t):
+    """A tensor (N, C, H, W) as an array (N, H, W, C)."""
+    return t.detach().permute(0, 2, 3, 1).numpy()
+
+
 def check(l, what, mine, theirs):
-    off = gap(mine, theirs.numpy())
+    off = gap(mine, theirs)
     assert off <= 1e-4, f"[{l.name}] {what} is {off:.1e} off"
 
 
