@@ -25,7 +25,7 @@ from convnet.kernel import kernel
 from convnet.layer import WeightLayer, flag, key, one_of
 from layers._bias import add_bias
 
-BLOCK = 8 << 20  # bytes of patches made at a time; they stay in the cache until multiplied
+BLOCK = 2 << 20  # bytes of patches made at a time; they stay in the cache until multiplied
 
 
 class Conv(WeightLayer):
