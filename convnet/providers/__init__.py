@@ -198,12 +198,15 @@ class Provider:
                     raw, bad = next(reader)
                     if noise:
                         shift = views.colour_noise(views.draws(seed, epoch, part), pca, noise)
-                    for i in self._good(split, part, bad):
-                        row = images[len(good)]
-                        np.subtract(self._sized(raw[i], size), mean, out=row)
-                        if noise:
-                            row += shift[i]
-                        good.append(part[i])
+                    keep = self._good(split, part, bad)
+                    if not keep:
+                        continue
+                    raw = raw if len(keep) == len(raw) else raw[keep]
+                    rows = images[len(good) : len(good) + len(keep)]
+                    np.subtract(self._sized(raw, size), mean, out=rows)
+                    if noise:
+                        rows += views.colour_noise(draw, pca, noise)[keep, None, None]
+                    good += part[keep].tolist()
                 kept += len(good)
                 if good:
                     labels = self.splits[split].labels[good].astype(np.int32)
@@ -303,10 +306,12 @@ class Provider:
         self.warn(f"bad image left out: {line}")
 
     @staticmethod
-    def _sized(view: np.ndarray, size: int) -> np.ndarray:
-        if len(view) == size:
-            return view
-        return views.resize(np.rint(view).astype(np.uint8), size, size)
+    def _sized(raw: np.ndarray, size: int) -> np.ndarray:
+        """The views (n, S, S, C), each resized to this side if that is another."""
+        if raw.shape[1] == size:
+            return raw
+        whole = np.rint(raw).astype(np.uint8)
+        return np.stack([views.resize(view, size, size) for view in whole])
 
 
 def printable(name: str) -> str:
