@@ -196,8 +196,6 @@ class Provider:
                 good: list[int] = []
                 for part in self._parts(chunk):
                     raw, bad = next(reader)
-                    if noise:
-                        shift = views.colour_noise(views.draws(seed, epoch, part), pca, noise)
                     keep = self._good(split, part, bad)
                     if not keep:
                         continue
@@ -205,7 +203,8 @@ class Provider:
                     rows = images[len(good) : len(good) + len(keep)]
                     np.subtract(self._sized(raw, size), mean, out=rows)
                     if noise:
-                        rows += views.colour_noise(draw, pca, noise)[keep, None, None]
+                        shift = views.colour_noise(views.draws(seed, epoch, part), pca, noise)
+                        rows += shift[keep, None, None]
                     good += part[keep].tolist()
                 kept += len(good)
                 if good:
