@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     from convnet.net import Net
 
 __all__ = ["Net"]
+__version__ = "0.1.0"
 
 
 def __getattr__(name: str):

@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Run a tool; exit with 0, or with 2 usage, 3 data, 4 diverged, 5 checkpoint, 6 device."""
+    """Run a tool; exit with 0, or 2 usage, 3 data, 4 diverged, 5 checkpoint, 6 device or memory."""
     try:
         code = main() or 0
         sys.stdout.flush()
@@ -36,8 +36,12 @@ def run(main: Callable[[], int | None]) -> None:
     except BrokenPipeError:  # the reader of our output has gone, as with | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
+    except MemoryError as e:
+        print(f"out of memory: {e or 'no more of it'}; a smaller --minibatch takes less",
+              file=sys.stderr)  # fmt: skip
+        code = 6
     except Exception as e:
-        code = EXITS.get(type(e).__name__)
+        code = next((EXITS[c.__name__] for c in type(e).__mro__ if c.__name__ in EXITS), None)
         if code is None:
             raise
         print(e, file=sys.stderr)

@@ -78,6 +78,8 @@ class Cpu:
         """An array of this shape, contents undefined."""
         return self.arena.empty(shape, np.dtype(dtype))
 
+    host_empty = empty  # memory for what a device is fed from
+
     def array(self, values) -> np.ndarray:
         """The values as a C-contiguous array on this device; not copied if they are one."""
         return np.ascontiguousarray(values)
@@ -108,6 +110,10 @@ class Gpu:
     def empty(self, shape: tuple, dtype=np.float32):
         """An array of this shape, contents undefined."""
         return self.xp.empty(shape, dtype)
+
+    def host_empty(self, shape: tuple, dtype=np.float32) -> np.ndarray:
+        """A NumPy array, from which the device is fed."""
+        return np.empty(shape, dtype)
 
     def array(self, values):
         """The values as a C-contiguous array on this device."""

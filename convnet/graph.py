@@ -1,82 +1,47 @@
 """Sections of a cfg -> layers, what each reads, and the shape of every output.
 
-The directory is the registry: type=cost.logreg is layers/cost/logreg.py. A cfg is taken in passes
-(read, build, shape); each reports every mistake it finds.
+A cfg is taken in passes (read, build, shape, share, fit); each reports every mistake it finds.
 """
 
-import importlib
 import inspect
 import math
-from pathlib import Path
+import os
+import re
 
-from convnet.cfg import CfgError, Note, Section, Sections, Value, nearest
+from convnet.cfg import CfgError, Note, Section, Sections, Value, nearest, short
 from convnet.layer import CostLayer, Layer, Weight
+from convnet.registry import layer_class, types, with_rates
 
-HOME = Path(importlib.import_module("layers").__path__[0])
 Shape = tuple[int, int, int]
+FLOAT = 4  # bytes
 
 
-def types() -> list[str]:
-    """Every word that may follow type=, from the names of the files in layers/."""
-    files = (f.relative_to(HOME).with_suffix("") for f in HOME.rglob("[!_]*.py"))
-    return sorted(".".join(f.parts) for f in files)
+def memory_of_computer() -> int | None:
+    """Bytes of memory of this computer; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
-def layer_class(word: str) -> type[Layer]:
-    """The Layer that the file of this type defines."""
-    module = importlib.import_module("layers." + word)
-    found = next(
-        c
-        for c in vars(module).values()
-        if isinstance(c, type) and issubclass(c, Layer) and c.__module__ == module.__name__
-    )
-    found.type = word
-    return found
+def bytes_of(count: int) -> str:
+    """Bytes as text in MiB, GiB or TiB."""
+    for unit, power in ("TiB", 40), ("GiB", 30):
+        if count >= 2**power:
+            return f"{count / 2**power:,.1f} {unit}"
+    return f"{count / 2**20:,.1f} MiB"
 
 
-def rates_of(section: Section) -> dict[str, str]:
-    """The rates that a section may have: lower case -> as spelt; {} for an unknown type."""
-    word = section.get("type")
-    keys = layer_class(word).keys() if word in types() else {}
-    return {name.lower(): name for name, made in keys.items() if made.rate}
-
-
-def with_rates(sections: Sections, params: Sections) -> tuple[dict[str, Section], list[Note]]:
-    """The sections with the rates of the params file over their own, and remarks.
-
-    CfgError for a key in the params file that is no rate of its layer. Sections of the params
-    file without a layer are remarked on only: several nets often share one params file.
-    """
-    merged, notes = {}, []
-    for name, section in sections.items():
-        merged[name] = Section(name, section.where)
-        merged[name].update(section)
-        merged[name].inherited = set(section.inherited)
-        rates, own = rates_of(section), params.get(name, {})
-        merged[name].update({k: v for k, v in params.default.items() if k in rates})
-        merged[name].update({k: v for k, v in own.items() if k in rates})
-        for word, value in own.items():
-            if word not in rates and word not in own.inherited and section.get("type") in types():
-                notes.append(value.wrong(_no_rate(word, section, rates)))
-    remarks = [
-        section.wrong("no layer of this name; ignored")
-        for name, section in params.items()
-        if name not in sections
-    ]
-    if notes:
-        raise CfgError(notes)
-    return merged, remarks
-
-
-def _no_rate(word: str, section: Section, rates: dict[str, str]) -> str:
-    known = layer_class(section["type"]).keys()
-    if word in map(str.lower, known):
-        return "is no rate; it belongs in the layer definition"
-    return f"type={section['type']} has no such rate{nearest(word, rates.values())}"
+def dims(shape: tuple) -> str:
+    """A shape as text: 13x13x256."""
+    return "x".join(map(str, shape))
 
 
 class Graph:
     """`layers` in order, each with the names it `reads`; `shapes` by name at the training size.
+
+    `shared`: {(layer, weight): (layer, weight) whose array it is}, of weightSource. `remarks`:
+    notes on what is no mistake.
 
     feeds: {dataIdx: (H, W, C) or None} of the data, None where the cfg says it (imgSize).
     classes: their number, for outputs=classes. Raises CfgError with every mistake.
@@ -92,73 +57,92 @@ class Graph:
         self.words = {} if classes is None else {"classes": classes}
         self.layers: list[Layer] = []
         self._shapes_at: dict[tuple, dict[str, Shape]] = {}
-        merged, self.remarks = with_rates(sections, params or Sections())
-        self._build(merged)
+        merged, notes, self.remarks = with_rates(sections, Sections() if params is None else params)
+        self._build(merged, notes)
         self._find_shapes(feeds or {})
+        self._share()
+        self._refuse_too_large()
+        self._mark_pyramids()
 
-    def _build(self, merged: dict[str, Section]) -> None:
+    def _build(self, merged: dict[str, Section], notes: list[Note]) -> None:
         """Sections -> layers, each with the names that it reads; all mistakes at once."""
-        notes, known, made_by = [], types(), {}
+        known, made_by = types(), {}
         for name, section in merged.items():
+            made_by[name] = None
             word = section.get("type")
+            if name != name.strip() or re.search(r"[,:[]", name):
+                notes.append(section.wrong("a name cannot hold , : [ nor blanks at its ends"))
             if word is None:
-                notes.append(section.wrong("needs type="))
+                notes.append(section.wrong(f"needs type=, one of {', '.join(known)}"))
             elif word not in known:
-                at = f"layers/{word.replace('.', '/')}.py"
-                notes.append(word.wrong(f"no file {at}{nearest(word, known)}"))
+                plain = re.fullmatch(r"\w+(\.\w+)*", word)
+                why = f"no file layers/{word.replace('.', '/')}.py" if plain else "no such type"
+                notes.append(word.wrong(why + nearest(word, known)))
             else:
                 layer = layer_class(word)(section, self.words)
-                self._connect(layer, made_by, merged, notes)
-                made_by[name] = layer
+                whole = self._connect(layer, made_by, merged, notes)
+                made_by[name] = layer if whole else None
                 if layer.splits and layer.neuron:
-                    made_by[name] = self._neuron_of(layer, notes)
-                continue
-            made_by[name] = None
-        made_by = {name: layer for name, layer in made_by.items() if layer}
-        if not notes:
-            notes += self._unused()
+                    neuron = self._neuron_of(layer, merged, notes)
+                    made_by[name] = neuron if whole else None
+        notes += self._data() if not notes else []
+        notes += self._unused() if not notes else []
         if notes:
             raise CfgError(notes)
         self.by_name = {l.name: l for l in self.layers}
         self.alias = {name: layer.name for name, layer in made_by.items()}
         self.costs = [l.name for l in self.layers if isinstance(l, CostLayer)]
-        self.remarks += [remark for l in self.layers for remark in l.remarks]
+        self.remarks += self._unread()
 
-    def _connect(self, layer: Layer, made_by: dict, merged: dict, notes: list[Note]) -> None:
-        """Find the layers that make the inputs; collect the layer's own mistakes."""
+    def _connect(self, layer: Layer, made_by: dict, merged: dict, notes: list[Note]) -> bool:
+        """Find the layers that make the inputs; collect the layer's own mistakes.
+
+        Returns whether all is well with it and the layers below, so that others may ask it.
+        """
         producers = []
         for name in layer.inputs or ():
             made = made_by.get(name)
             if isinstance(made, CostLayer):
-                layer.notes.append(layer.section["inputs"].wrong(f"{name!r} is a cost; no output"))
-            elif name in made_by:
+                why = f"{short(name)!r} is a cost; a layer cannot read it"
+                layer.notes.append(layer.section["inputs"].wrong(why))
+            elif name in made_by and name != layer.name:
                 producers.append(made)
             else:
-                below = " (it stands below; inputs come first)" if name in merged else ""
-                near = nearest(name, made_by) if not below else ""
-                why = f"no layer {name!r} above{below}{near}"
+                where = "; it stands below, and inputs come first" if name in merged else ""
+                where = "; '#' starts no comment here, ' ;' does" if "#" in name else where
+                where = "; a layer cannot read itself" if name == layer.name else where
+                where = where or nearest(name, made_by.keys() - {layer.name})
+                why = f"no layer {short(name)!r} above{where}"
                 layer.notes.append(layer.section["inputs"].wrong(why))
         layer.reads = [p.name for p in producers if p]
-        if not layer.notes and all(producers):
+        whole = not layer.notes and all(producers)
+        if whole or (layer.inputs and type(layer).link is Layer.link):
             try:
-                layer.reads += layer.link(producers)
-                self._check_count(layer)
+                linked = layer.link(producers)
+                layer.reads += linked
+                self._check_count(layer, len(layer.inputs or ()) + len(linked))
             except ValueError as e:
                 layer.notes.append(layer.section["inputs"].wrong(str(e)))
         notes += layer.notes
         self.layers.append(layer)
+        return whole and not layer.notes
 
     @staticmethod
-    def _check_count(layer: Layer) -> None:
+    def _check_count(layer: Layer, count: int) -> None:
         """The parameters of `shape` say how many inputs a type takes."""
         wanted = inspect.signature(layer.shape).parameters.values()
         several = any(p.kind is p.VAR_POSITIONAL for p in wanted)
-        if layer.inputs and not several and len(layer.reads) != len(wanted):
-            raise ValueError(f"type={layer.type} reads {len(wanted)}, not {len(layer.reads)}")
+        if layer.inputs and not several and count != len(wanted):
+            s = "" if len(wanted) == 1 else "s"
+            raise ValueError(f"type={layer.type} reads {len(wanted)} layer{s}, not {count}")
 
-    def _neuron_of(self, layer: Layer, notes: list[Note]) -> Layer:
+    def _neuron_of(self, layer: Layer, merged: dict, notes: list[Note]) -> Layer:
         """The layer of type=neuron that neuron=... on another layer stands for."""
-        section = Section(f"{layer.name}_neuron", layer.section["neuron"].where)
+        name, n = f"{layer.name}_neuron", 0
+        while name in merged:
+            n += 1
+            name = f"{layer.name}_neuron.{n}"
+        section = Section(name, layer.section["neuron"].where)
         section["neuron"] = layer.section["neuron"]
         section["inputs"] = Value(layer.name, section.where, layer.name, "inputs")
         neuron = layer_class("neuron")(section, self.words)
@@ -167,23 +151,48 @@ class Graph:
         self.layers.append(neuron)
         return neuron
 
+    def _data(self) -> list[Note]:
+        """A net reads the images in one data layer; a second one of the same data is a mistake."""
+        notes, first = [], {}
+        for l in self.layers:
+            if not l.inputs and first.setdefault(l.dataIdx, l) is not l:
+                why = f"is already [{first[l.dataIdx].name}]'s; read that layer"
+                notes.append(l.section["dataidx"].wrong(why))
+        if 0 not in first:
+            where = self.layers[0].section.where._replace(line=0)
+            notes.append(Note(where, "no type=data layer with dataIdx=0: the net sees no images"))
+        return notes
+
     def _unused(self) -> list[Note]:
         """A note for each layer that no other reads: usually a name forgotten in `inputs`."""
         read = {name for l in self.layers for name in l.reads}
         return [
-            l.section.wrong(f"type={l.type} is unused: no layer reads it")
+            l.section.wrong("is unused: no layer reads it, and only a cost may be the last")
             for l in self.layers
             if l.name not in read and not isinstance(l, CostLayer)
         ]
 
+    def _unread(self) -> list[Note]:
+        """One remark for each key that is ignored, however many layers have it."""
+        found: dict[str, list[Value]] = {}
+        for value in (value for l in self.layers for value in l.unread):
+            found.setdefault(value.key.lower(), []).append(value)
+        return [
+            values[0].wrong(
+                "tuned the kernels of 2012; ignored"
+                + (f", here and in {len(values) - 1} more" if len(values) > 1 else "")
+            )
+            for values in found.values()
+        ]
+
     def _find_shapes(self, feeds: dict[int, Shape | None]) -> None:
-        """Shapes at the size that the net is trained at, then the pyramids among the pools."""
+        """Shapes at the size that the net is trained at."""
         self.shapes: dict[str, Shape] = {}
         notes = []
         for l in self.layers:
             try:
                 if not l.inputs:
-                    self.shapes[l.name] = l.feed(feeds.get(l.dataIdx))
+                    self.shapes[l.name] = self._positive(l.feed(feeds.get(l.dataIdx)))
                 elif all(name in self.shapes for name in l.reads):
                     ins = [self.shapes[name] for name in l.reads]
                     self._check_channels(l, ins)
@@ -194,20 +203,83 @@ class Graph:
         if notes:
             raise CfgError(notes)
         self.feeds = {l.dataIdx: l.name for l in self.layers if not l.inputs}
-        self._mark_pyramids()
 
     @staticmethod
     def _check_channels(l: Layer, ins: list[Shape]) -> None:
         """Old cfgs say how many channels come in; if they are wrong the cfg is."""
-        for said, shape, name in zip(l.channels or [], ins, l.reads):
+        for said, shape, name in zip(l.channels or [], ins, l.inputs):
             if said != shape[2]:
-                raise ValueError(f"channels={said}, but {name} has {shape[2]}")
+                raise ValueError(f"channels={said}: {name} has {shape[2]} channels")
 
     @staticmethod
     def _positive(shape: Shape) -> Shape:
         if math.prod(shape) >= 2**31:
-            raise ValueError(f"its output would have {math.prod(shape):,} numbers an image")
+            raise ValueError(
+                f"too large: its output for one image would be {dims(shape)} numbers, "
+                f"{bytes_of(FLOAT * math.prod(shape))}"
+            )
         return shape
+
+    def _share(self) -> None:
+        """Find the weights that weightSource names; all mistakes at once."""
+        self.shared: dict[tuple[str, str], tuple[str, str]] = {}
+        notes, made = [], {}
+        for l in self.layers:
+            sources = getattr(l, "weightSource", None) or []
+            if sources and len(sources) != len(l.inputs):
+                why = f"must have {len(l.inputs)} items, one for each input, empty for own weights"
+                notes.append(l.section["weightsource"].wrong(f"{why}; has {len(sources)}"))
+                continue
+            for name, weight in self.asked(l).items():
+                source = sources[int(name[1:])] if sources and name != "b" else ""
+                try:
+                    if source:
+                        self.shared[l.name, name] = self._source(source, l, weight.shape, made)
+                except ValueError as e:
+                    notes.append(l.section["weightsource"].wrong(str(e)))
+                made[l.name, name] = weight.shape
+        if notes:
+            raise CfgError(notes)
+
+    def _source(self, text: str, l: Layer, shape: tuple, made: dict) -> tuple[str, str]:
+        """(layer, weight) that an item of weightSource means. ValueError where it cannot be."""
+        found = re.fullmatch(r"([^\[\]]+?)\s*(?:\[\s*(\d{1,9})\s*\])?", text)
+        if not found:
+            raise ValueError(f"{short(text)!r} must be a layer, or layer[number of its input]")
+        source = found[1], f"W{int(found[2] or 0)}"
+        have = made.get(source)
+        if have is None:
+            count = sum(name == found[1] and k != "b" for name, k in made)
+            near = nearest(found[1], {name for name, _ in made} - {l.name})
+            near = f"; [{found[1]}] has {count} so far, from [0]" if count else near
+            raise ValueError(f"no weights {short(text)!r} above{near}")
+        if self.by_name[source[0]].type != l.type or have != shape:
+            theirs = f"{dims(have)} weights of type={self.by_name[source[0]].type}"
+            raise ValueError(
+                f"{text} has {theirs}; this layer needs {dims(shape)} of type={l.type}"
+            )
+        return self.shared.get(source, source)
+
+    def weights_of(self, l: Layer) -> int:
+        """How many weights a layer has of its own; those it shares count at their source."""
+        own = (w for name, w in self.asked(l).items() if (l.name, name) not in self.shared)
+        return sum(math.prod(w.shape) for w in own)
+
+    def _refuse_too_large(self) -> None:
+        """CfgError if weights and the outputs for one image are more than the memory there is."""
+        have, weights = memory_of_computer(), {l: self.weights_of(l) for l in self.layers}
+        need = {l: FLOAT * (weights[l] + math.prod(self.shapes[l.name])) for l in self.layers}
+        total, most = sum(need.values()), max(need, key=need.get)
+        if have is not None and total > have:
+            raise CfgError(
+                [
+                    most.section.wrong(
+                        f"too large: its {weights[most]:,} weights and output of "
+                        f"{dims(self.shapes[most.name])} take {bytes_of(need[most])}, all layers "
+                        f"{bytes_of(total)}; this computer has {bytes_of(have)} of memory"
+                    )
+                ]
+            )
 
     def _mark_pyramids(self) -> None:
         """Two or more pools that cut one map into n x n bins each are a spatial pyramid.
@@ -219,7 +291,7 @@ class Graph:
             if len(l.reads) == 1 and (n := l.pyramid(self.shapes[l.reads[0]])):
                 levels.setdefault(l.reads[0], []).append((l, n))
         for source, pools in levels.items():
-            if len(pools) > 1:
+            if len({n for _, n in pools}) > 1:
                 for l, n in pools:
                     l.level, l.trained_on = n, self.shapes[source]
 
@@ -267,8 +339,8 @@ class Graph:
         return l.weights(*[self.shapes[name] for name in l.reads]) if l.inputs else {}
 
     def _refuse(self, layer: Layer, ins: list[Shape]) -> None:
-        got = " + ".join("{}x{}x{}".format(*x) for x in ins)
-        was = " + ".join("{}x{}x{}".format(*self.shapes[name]) for name in layer.reads)
+        got = " + ".join(map(dims, ins))
+        was = " + ".join(dims(self.shapes[name]) for name in layer.reads)
         raise ValueError(
             f"[{layer.name}] gets {got}, its weights are for {was}: this net takes images of "
             f"{self.size}x{self.size} only; a pyramid (type=spp) in front of the first fc layer "

@@ -35,6 +35,7 @@ class Plan:
         how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         how.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         how.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        how.set_obj_track_times(False)  # the time of day is no part of a run
         parents = h5py.h5p.create(h5py.h5p.LINK_CREATE)
         parents.set_create_intermediate_group(True)
         name = "/".join(map(_spell, names)).encode()

@@ -41,6 +41,7 @@ def constant(rng: np.random.Generator, shape: tuple, value: float, **_) -> np.nd
     return np.full(shape, value)
 
 
+LARGEST = 1e9  # of the numbers in the brackets
 FUNCTIONS = {
     "he": (he, []),
     "xavier": (xavier, []),
@@ -54,12 +55,23 @@ def read(text: str) -> Callable[..., np.ndarray]:
     found = re.fullmatch(r"(?:init\.)?(\w+)\s*(?:\(([^()]*)\))?", text.strip())
     if not found or found[1] not in FUNCTIONS:
         near = nearest(found[1] if found else text, FUNCTIONS)
-        raise ValueError(f"must be init.<one of {', '.join(FUNCTIONS)}>(numbers){near}")
+        forms = ", ".join(map(form, FUNCTIONS))
+        raise ValueError(f"must be one of {forms}{near}")
     function, wanted = FUNCTIONS[found[1]]
+    inside = (found[2] or "").strip()
     try:
-        given = [float(n) for n in (found[2] or "").split(",") if n.strip()]
+        given = [float(n) for n in inside.split(",")] if inside else []
     except ValueError:
         raise ValueError(f"init.{found[1]} takes numbers in its brackets") from None
     if len(given) != len(wanted):
-        raise ValueError(f"must be init.{found[1]}({', '.join(wanted)})")
+        raise ValueError(f"must be {form(found[1])}")
+    if not all(abs(n) <= LARGEST for n in given):
+        raise ValueError(f"the numbers of {form(found[1])} must be finite and at most {LARGEST:g}")
+    if "edge" in wanted and given[0] < 0:
+        raise ValueError("edge must be 0 or more in init.uniform(edge)")
     return partial(function, **dict(zip(wanted, given)))
+
+
+def form(name: str) -> str:
+    """How a function is written, as in init.uniform(edge)."""
+    return f"init.{name}({', '.join(FUNCTIONS[name][1])})"

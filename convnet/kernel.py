@@ -18,6 +18,7 @@ import inspect
 import re
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -34,6 +35,7 @@ PRELUDE = r"""
 FLOATS = {"float32": "float", "float64": "double"}
 SCALARS = {"int": np.int32, "unsigned": np.uint32, "unsigned long long": np.uint64}
 BLOCK = 256
+LIMIT = 2**31 - BLOCK * 2**16  # an index, and one step of FOR beyond it, fits an int
 
 _one_at_a_time = threading.Lock()  # workqueue runs one parallel kernel at a time
 
@@ -61,9 +63,13 @@ class Kernel:
         self._on_gpu: dict[str, Callable] = {}
         Kernel.all[self.name] = self
 
+    @property
+    def on_disk(self) -> bool:
+        """Whether an earlier process has left the compiled CPU body where this one finds it."""
+        folder = self.on_cpu.stats.cache_path
+        return bool(folder) and any(Path(folder).glob(f"*.{self.name}-*.nbi"))
+
     def __getitem__(self, n: int) -> Callable:
-        if n >= 2**31:
-            raise ValueError(f"kernel {self.name}: {n} elements, 2^31 at most; use smaller batches")
         return lambda *args: self.launch(n, args)
 
     def launch(self, n: int, args: tuple) -> None:
@@ -81,7 +87,14 @@ class Kernel:
             self._on_gpu[T.name]((blocks,), (BLOCK,), self.marshal(T, n, args))
 
     def marshal(self, T: np.dtype, n: int, args: tuple) -> tuple:
-        """The arguments of the CUDA body, scalars in the types that it declares."""
+        """The arguments of the CUDA body, scalars in the types that it declares.
+
+        The CPU bodies count in 64 bits, the CUDA bodies in int, which is checked here.
+        """
+        largest = max([n, *(a.size for a in args if hasattr(a, "dtype"))])
+        if largest > LIMIT:
+            raise ValueError(f"kernel {self.name}: {largest} elements, at most {LIMIT} on a GPU; "
+                             "use smaller batches")  # fmt: skip
         kinds = {**SCALARS, "T": T.type}
         return tuple(
             a if kind.endswith("*") else kinds[kind](a) for kind, a in zip(self.types, (n, *args))

@@ -18,7 +18,7 @@ many image sizes at once. The docstring states the tie, border and rounding rule
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ from convnet.cfg import Note, Section, Value, nearest
 from convnet.schedule import schedule
 
 REQUIRED = object()
+LARGEST = 1e15  # what a number of a cfg may be at most
 
 
 class key:
@@ -55,34 +56,48 @@ class key:
         self.name = name
 
     def parse(self, value: Value, inputs: int, words: dict[str, int]) -> Any:
-        """The value read and checked; ValueError("why") where it is none."""
+        """The value read and checked; ValueError("why") where it is none. inputs: 0, not known."""
         if not self.per_input:
             return self._one(value, words)
         items = split(value)
         if len(items) == 1:
-            items *= inputs
-        if len(items) != inputs:
-            raise ValueError(f"must have 1 or {inputs} items, one for each input; has {len(items)}")
+            items *= max(inputs, 1)
+        if inputs and len(items) != inputs:
+            want = f"1 or {inputs} items, one for each input" if inputs > 1 else "1 item"
+            raise ValueError(f"must have {want}; has {len(items)}")
         return [self._one(item, words) for item in items]
 
     def _one(self, text: str, words: dict[str, int]) -> Any:
-        if self.read is int and text in words:
-            return words[text]
+        if self.read is int and text.lower() in words:
+            return words[text.lower()]
         try:
             got = self.read(text)
         except ValueError as e:
-            kinds = {int: "a whole number", float: "a number"}
-            why = f"must be {kinds[self.read]}" if self.read in kinds else str(e)
-            if "#" in text:
-                why += "; a '#' inside a value starts no comment, ' ;' does"
-            raise ValueError(why) from None
-        if isinstance(got, float) and not math.isfinite(got):
-            raise ValueError("must be a finite number")
+            raise ValueError(self._why_not(text, e, words)) from None
+        if isinstance(got, float) and not abs(got) <= LARGEST:
+            raise ValueError(f"must be a finite number of at most {LARGEST:g}")
+        if isinstance(got, int) and not abs(got) <= LARGEST:
+            raise ValueError(f"must be at most {LARGEST:g}")
         if self.min is not None and got < self.min:
             raise ValueError(f"must be {self.min} or more")
         if self.max is not None and got > self.max:
             raise ValueError(f"must be {self.max} or less")
         return got
+
+    def _why_not(self, text: str, error: ValueError, words: Iterable[str]) -> str:
+        kinds = {int: "a whole number", float: "a number"}
+        why = f"must be {kinds[self.read]}" if self.read in kinds else str(error)
+        if not text:
+            return f"is empty; {why}" if self.read in kinds else why
+        if "#" in text:
+            return f"{why}; a '#' inside a value starts no comment, ' ;' does"
+        if self.read is int and text.lower() == "classes":
+            return f"{why}; the number of classes is not known here (--classes=, or classes=)"
+        if self.read is int:
+            why += nearest(text, words)
+        if "%(" in text:
+            return f"{why}; %(key)s is not replaced, write the value"
+        return why
 
 
 class rate(key):
@@ -96,9 +111,11 @@ def one_of(*choices: str) -> Callable[[str], str]:
 
     def read(text: str) -> str:
         if text not in choices:
-            raise ValueError(f"must be one of {', '.join(choices)}{nearest(text, choices)}")
+            empty = "" if text else "is empty; "
+            raise ValueError(f"{empty}must be one of {', '.join(choices)}{nearest(text, choices)}")
         return str(text)
 
+    read.choices = choices
     return read
 
 
@@ -114,8 +131,10 @@ def flag(text: str) -> bool:
 def names(text: str) -> list[str]:
     """Reads a comma list of layer names."""
     items = split(text)
+    if items == [""]:
+        raise ValueError("is empty; must be the name of a layer above, or several with commas")
     if not all(items):
-        raise ValueError("has an empty name in its list")
+        raise ValueError("has an empty name in its list; is there a comma too many?")
     return items
 
 
@@ -184,12 +203,12 @@ class Layer:
         """
         self.name, self.section, self.words = section.name, section, words
         self.notes: list[Note] = []
-        self.remarks: list[Note] = []
+        self.unread: list[Value] = []  # keys in `ignored`
         keys = self.keys()
         spelt = {k.lower(): k for k in keys} | {"type": "type"}
         for word, value in section.items():
             if word in {i.lower() for i in self.ignored}:
-                self.remarks.append(value.wrong("tuned the kernels of 2012; ignored"))
+                self.unread.append(value)
             elif word not in spelt and word not in section.inherited:
                 known = nearest(value.key, spelt.values())
                 self.notes.append(value.wrong(f"type={self.type} has no such key{known}"))
@@ -197,11 +216,12 @@ class Layer:
             self._read(name, k)
 
     def _read(self, name: str, k: key) -> None:
-        inputs = len(self.inputs) if name != "inputs" and self.inputs else 1
+        inputs = 1 if name == "inputs" or self.inputs == () else len(self.inputs or ())
         value = self.section.get(name.lower())
         if value is None and k.default is REQUIRED:
             self.notes.append(self.section.wrong(f"needs {name}= ({k.doc})"))
-        got = [k.default] * inputs if k.per_input and k.default is not None else k.default
+        many = k.per_input and k.default is not None
+        got = [k.default] * inputs if many else k.default
         if value is not None:
             try:
                 got = k.parse(value, inputs, self.words)

@@ -20,6 +20,7 @@ import ctypes
 import multiprocessing as mp
 import os
 import signal
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
@@ -151,6 +152,7 @@ class Loader:
         return ring
 
     def _send(self, ring: _Ring, number: int, piece: Piece) -> None:
+        self._check_open()
         worker = number % len(self.pipes)
         try:
             self.pipes[worker].send((ring.index, number % self.depth, number, piece))
@@ -160,6 +162,7 @@ class Loader:
 
     def _receive(self) -> None:
         """Take in what the workers have; wait for it if there is nothing."""
+        self._check_open()
         for _ in range(PATIENCE):  # short waits: a parent that was stopped (Ctrl-Z) is no delay
             if ready := wait(self.pipes, timeout=1):
                 break
@@ -172,6 +175,10 @@ class Loader:
                 raise self._dead(self.pipes.index(pipe)) from None
             self.rings[index].done[number] = bad
             self.rings[index].waiting -= 1
+
+    def _check_open(self) -> None:
+        if not self.close.alive:
+            raise DataError("the loader processes have ended")
 
     def _dead(self, worker: int) -> DataError:
         """The error that says how the worker ended; the others are ended too."""
@@ -188,8 +195,9 @@ def _close(pipes: list[Connection], processes: list) -> None:
     """End the workers: they see the end of their pipes; kill what does not within 2 s."""
     for pipe in pipes:
         pipe.close()
+    end = time.monotonic() + 2
     for process in processes:
-        process.join(timeout=2)
+        process.join(timeout=max(0, end - time.monotonic()))
         if process.is_alive():
             process.kill()
             process.join()

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from convnet import runfolder, views
-from convnet.cfg import CfgError, nearest
 from convnet.checkpoint import Checkpoint
 from convnet.device import device as device_named
 from convnet.graph import Graph
@@ -95,42 +94,17 @@ class Net:
     def _init_weights(self) -> None:
         """First values, from a generator for each array, so that the order does not matter."""
         self.weights: dict[str, dict[str, Any]] = {}
-        self.shared: dict[tuple[str, str], tuple[str, str]] = {}
-        notes = []
+        self.shared = self.graph.shared
         for l in self.layers:
             self.weights[l.name] = {}
             for name, weight in self.graph.asked(l).items():
-                source = self._source_of(l, name, weight.shape, notes)
-                if source:
-                    self.shared[l.name, name] = source
-                    self.weights[l.name][name] = self.weights[source[0]][source[1]]
+                if (l.name, name) in self.shared:
+                    layer, source = self.shared[l.name, name]
+                    self.weights[l.name][name] = self.weights[layer][source]
                     continue
                 rng = np.random.default_rng([self.seed, zlib.crc32(f"{l.name}/{name}".encode())])
                 values = np.asarray(weight.init(rng, weight.shape), np.float32)
                 self.weights[l.name][name] = self.device.array(values)
-        if notes:
-            raise CfgError(notes)
-
-    def _source_of(self, l: Layer, name: str, shape: tuple, notes: list) -> tuple | None:
-        """(layer, weight) that weightSource names for this weight, or None."""
-        sources = getattr(l, "weightSource", None)
-        i = int(name[1:]) if name != "b" else None
-        if not sources or i is None or i >= len(sources) or not sources[i]:
-            return None
-        wrong = l.section["weightsource"].wrong
-        word, _, index = sources[i].rstrip("]").partition("[")
-        other = self.by_name.get(word)
-        source = f"W{index or 0}"
-        have = self.weights.get(word, {}).get(source)
-        if other is None or have is None:
-            notes.append(wrong(f"no weights {sources[i]!r} above{nearest(word, self.weights)}"))
-        elif other.type != l.type or have.shape != shape:
-            notes.append(
-                wrong(f"{sources[i]} is type={other.type} {have.shape}, here it must be {shape}")
-            )
-        else:
-            return self.shared.get((word, source), (word, source))
-        return None
 
     def own_weights(self) -> dict[str, Any]:
         """The weights as {"layer/name": array}, shared ones once."""
@@ -159,11 +133,17 @@ class Net:
 
     @cached_property
     def learns(self) -> dict[str, set]:
-        """For each layer what bprop must give: numbers of inputs, names of weights."""
+        """For each layer what bprop must give: numbers of inputs, names of weights.
+
+        Shared weights learn at the rates of the layer that owns them.
+        """
         wants: dict[str, set] = {}
+        eps = {(l.name, k): w.eps for l in self.layers for k, w in self.graph.asked(l).items()}
         for l in self.layers:
-            learning = {n for n, weight in self.graph.asked(l).items() if weight.eps.base > 0}
-            wants[l.name] = learning | {i for i, name in enumerate(l.reads) if wants[name]}
+            wants[l.name] = {i for i, name in enumerate(l.reads) if wants[name]}
+            for name in self.weights[l.name]:
+                if eps[self.shared.get((l.name, name), (l.name, name))].base > 0:
+                    wants[l.name].add(name)
         return wants
 
     def fprop(

@@ -1,25 +1,57 @@
 """Command-line options that several tools share. Imports nothing slow: --help must be quick."""
 
 import argparse
+import contextlib
 import inspect
+import math
+from collections.abc import Callable
 
+from convnet import __version__
 from convnet.cli import Parser
 
 
 def parser(doc: str) -> Parser:
     """A parser with the tool's docstring as its help."""
-    return Parser(
+    made = Parser(
         description=inspect.cleandoc(doc),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    made.add_argument("--version", action="version", version=f"convnet {__version__}")
+    return made
 
 
 def positive(text: str) -> int:
     """A whole number of 1 or more."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more, not {text!r}")
+    return _whole(text, 1)
+
+
+def natural(text: str) -> int:
+    """A whole number of 0 or more."""
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"must be a whole number of {least} or more, not {text!r}")
     return int(text)
+
+
+def amount(text: str) -> float:
+    """A number of 0 or more."""
+    return _number(text, lambda number: number >= 0, "of 0 or more")
+
+
+def share(text: str) -> float:
+    """A number between 0 and 1."""
+    return _number(text, lambda number: 0 < number < 1, "between 0 and 1")
+
+
+def _number(text: str, fits: Callable[[float], bool], which: str) -> float:
+    with contextlib.suppress(ValueError):
+        if math.isfinite(number := float(text)) and fits(number):
+            return number
+    raise argparse.ArgumentTypeError(f"must be a number {which}, not {text!r}")
 
 
 def yes_or_no(text: str) -> bool:
@@ -80,19 +112,19 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--color-noise",
-        type=float,
+        type=amount,
         metavar="SD",
         help="PCA colour noise, 0: none (default: as suits the data; for photos the paper's 0.1)",
     )
     group.add_argument(
         "--test-fraction",
-        type=float,
+        type=share,
         metavar="F",
         help="share of the images to test on where the folder has no test/ (default: 0.2)",
     )
     group.add_argument(
         "--workers",
-        type=int,
+        type=natural,
         metavar="N",
         help="processes that decode images; 0: none (default: as many as cores, at most 4)",
     )

@@ -19,11 +19,13 @@ def name(epoch: int, batch: int) -> str:
 
 def checkpoints(folder: str | Path) -> list[Path]:
     """The checkpoints in a folder, oldest first: 3.9.h5 is before 3.10.h5."""
-    found = []
-    for path in Path(folder).glob("*.h5"):
-        if numbers := re.fullmatch(r"([0-9]+)\.([0-9]+)\.h5", path.name):
-            found.append((int(numbers[1]), int(numbers[2]), path))
-    return [path for _, _, path in sorted(found)]
+    return sorted((path for path in Path(folder).glob("*.h5") if _numbers(path)), key=_numbers)
+
+
+def _numbers(path: Path) -> tuple[int, ...]:
+    """(epoch, batch) of a checkpoint by its name, () of any other file."""
+    found = re.fullmatch(r"([0-9]+)\.([0-9]+)\.h5", path.name)
+    return (int(found[1]), int(found[2])) if found else ()
 
 
 def newest(folder: str | Path) -> Path | None:
@@ -37,6 +39,8 @@ def find(path: str | Path) -> tuple[Checkpoint, Path, list[str]]:
     As load_newest_good; raises CheckpointError.
     """
     path = Path(path)
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file or folder; train a net first")
     if not path.is_dir():
         return load(path), path, []
     runs = [path, *(folder for folder in path.iterdir() if folder.is_dir())]
@@ -81,6 +85,22 @@ def clean(folder: str | Path) -> list[Path]:
     for path in found:
         _delete(path)
     return found
+
+
+def set_aside(folder: str | Path, epoch: int, batch: int) -> list[Path]:
+    """Rename checkpoints newer than the one that a run goes on from to *.h5.old; returns them.
+
+    Else the run's own next ones would count as older than these, and be deleted in their stead.
+    Raises CheckpointError.
+    """
+    at = Path(name(epoch, batch))
+    newer = [path for path in checkpoints(folder) if _numbers(path) > _numbers(at)]
+    for path in newer:
+        try:
+            path.replace(path.with_name(f"{path.name}.old"))
+        except OSError as e:
+            raise CheckpointError(f"{path}: cannot be renamed, {e.strerror}") from None
+    return newer
 
 
 def _delete(path: Path) -> None:

@@ -10,9 +10,11 @@ Progress goes from 0 to 1 over all the batches of --epochs.
 
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
+from convnet.cfg import nearest, short
+
+LARGEST = 1e9  # more than any rate that anybody meant
 PARAMETERS = {
     "const": ("base",),
     "linear": ("base", "tgtFactor"),
@@ -38,7 +40,9 @@ class Schedule:
         if self.kind == "exp":
             return b * t**-p
         if self.kind == "dexp":
-            stair = next(i for i in range(n) if p <= (i + 1) / n)
+            stair = max(math.ceil(p * n) - 1, 0)
+            stair -= stair > 0 and p <= stair / n  # p * n may be rounded up over the edge
+            stair += p > (stair + 1) / n
             return b * t ** -(stair / (n - 1) if n > 1 else 1)
         return b
 
@@ -47,31 +51,56 @@ def schedule(text: str) -> Schedule:
     """Read a rate: a number or one of the forms above. ValueError("why") for anything else."""
     found = re.fullmatch(r"\s*([A-Za-z]+)\s*\[([^\]]*)\]\s*", text)
     if not found:
-        return Schedule("const", _number("base", text, float))
+        return Schedule("const", _base(text))
     kind = found[1].lower()
     if kind not in PARAMETERS:
-        raise ValueError(f"no schedule {found[1]!r}; there are {', '.join(PARAMETERS)}")
+        known = nearest(kind, PARAMETERS) or f"; there are {', '.join(PARAMETERS)}"
+        raise ValueError(f"no schedule is called {short(found[1])!r}{known}")
     spelt = {name.lower(): name for name in PARAMETERS[kind]}
     given = {}
     for part in found[2].split(";"):
         name, eq, value = (word.strip() for word in part.partition("="))
-        if not eq or name.lower() not in spelt:
+        if not eq or name.lower() not in spelt or spelt[name.lower()] in given:
             form = ";".join(f"{n}=" for n in PARAMETERS[kind])
-            raise ValueError(f"{kind} takes {kind}[{form}], not {part.strip()!r}")
+            raise ValueError(f"{kind} is written {kind}[{form}]; got {short(part)!r}")
         name = spelt[name.lower()]
-        given[name] = _number(name, value, int if name == "numSteps" else float)
+        given[name] = _number(name, value)
     if missing := [name for name in PARAMETERS[kind] if name not in given]:
         raise ValueError(f"{kind} also needs {', '.join(missing)}")
-    return Schedule(kind, **given)
-
-
-def _number(name: str, text: str, read: Callable[[str], float]) -> float:
+    made = Schedule(kind, **given)
     try:
-        got = read(text)
+        finite = made(1.0) <= LARGEST
+    except OverflowError:
+        finite = False
+    if not finite:
+        raise ValueError(f"the rate must be at most {LARGEST:g}; base/tgtFactor is more")
+    return made
+
+
+def _base(text: str) -> float:
+    """A rate that is just a number."""
+    try:
+        got = float(text)
     except ValueError:
-        kind = "a whole number" if read is int else "a number"
-        hint = "" if name != "base" else f" or one of {', '.join(PARAMETERS)}[...]"
-        raise ValueError(f"{name} must be {kind}{hint}, not {text.strip()!r}") from None
-    if not math.isfinite(got) or got < 0 or (name != "base" and got == 0):
-        raise ValueError(f"{name} must be {'0 or more' if name == 'base' else 'above 0'}")
+        forms = ", ".join(f"{kind}[...]" for kind in PARAMETERS)
+        why = f"must be a number, or one of {forms}"
+        if re.fullmatch(r"\s*\w+\s*\(.*", text):
+            why = "a schedule has square brackets: dexp[base=0.01;tgtFactor=100;numSteps=3]"
+        raise ValueError(why if text else f"is empty; {why}") from None
+    if not 0 <= got <= LARGEST:
+        raise ValueError(f"must be from 0 to {LARGEST:g}")
+    return got
+
+
+def _number(name: str, text: str) -> float:
+    """The value of one parameter of a schedule."""
+    whole = name == "numSteps"
+    try:
+        got = int(text) if whole else float(text)
+    except ValueError:
+        kind = "a whole number" if whole else "a number"
+        raise ValueError(f"{name} must be {kind}, not {short(text)!r}") from None
+    if not 0 <= got <= LARGEST or (name != "base" and got == 0):
+        least = "from 0 to" if name == "base" else "above 0 and at most"
+        raise ValueError(f"{name} must be {least} {LARGEST:g}, not {short(text)}")
     return got

@@ -1,44 +1,49 @@
 """What the tools do once their arguments are read: set up a net with its data and run it."""
 
-import csv
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
-from convnet import runfolder, summary, views
-from convnet.checkpoint import CheckpointError
+from convnet import runfolder, scores, summary, views
+from convnet.cfg import load_text
+from convnet.checkpoint import Checkpoint, CheckpointError
 from convnet.cli import UsageError
 from convnet.net import Net
-from convnet.providers import DataError, DataOptions, Provider, provider_class
+from convnet.providers import DataOptions, Provider, printable, provider_class
+from convnet.report import Report
+from convnet.sgd import sgd_step
 from convnet.source import Source
-from convnet.train import Plan, Report, Run
+from convnet.train import Plan, Run
 
-EPOCHS = {"digits": 4}  # enough for the built-in data; 30 for any other
+# (epochs, minibatch) where the command line says nothing
+USUAL = {"digits": (4, 16)}
+USUAL_ELSEWHERE = (30, 64)
 
 
 def train(args) -> int:
     """tools/train.py"""
     saved = None
     if args.resume:
+        if args.save_path:
+            raise UsageError(f"--save-path={args.save_path}: --resume goes on in the run's folder")
         saved, path, notes = runfolder.find(args.resume)
         _say_notes(notes)
-        args = _as_before(args, saved.meta)
+        args = _as_before(args, _meta(saved, path))
     elif not args.layer_def:
         raise UsageError("--layer-def=FILE.cfg is needed (or --resume=RUN to go on with a run)")
     source = _source(args, saved)
     provider = _provider(args, source, args.seed or 0)
     graph = source.graph(_feeds(provider), len(provider.classes))
-    if not graph.costs:
-        raise UsageError(f"{source.name}: no cost.* layer, so there is nothing to train")
     for remark in graph.remarks:
         print(f"note: {remark}")
+    epochs, minibatch = USUAL.get(provider.name, USUAL_ELSEWHERE)
     plan = Plan(
-        args.epochs or EPOCHS.get(provider.name, 30),
-        args.minibatch or 32,
-        args.test_freq,
-        args.keep,
+        args.epochs or epochs,
+        args.minibatch or minibatch,
+        args.test_freq or 0,
+        args.keep or 2,
     )
     print(summary.table(graph, plan.minibatch))
     net = Net(graph, args.device, args.seed or 0)
@@ -49,18 +54,36 @@ def train(args) -> int:
         run = Run(folder, source, net, provider, plan)
         if saved:
             run.restore(saved)
-        print(
-            f"{provider.train.size:,} images to train on, {provider.test.size:,} to test on, "
-            f"{len(provider.classes)} classes; {plan.epochs} epochs of {run.batches} batches of "
-            f"{plan.minibatch}; seed {net.seed}; everything goes to {folder}/"
-        )
+            for old in runfolder.set_aside(folder, run.at.epoch, saved.meta["batch"]):
+                _say_notes([f"{old} is newer than {path}; it is {old.name}.old now"])
+        _say_what(run)
         return _train(run)
 
 
+def _say_what(run: Run) -> None:
+    """What is about to happen, with what, and where it goes."""
+    provider, plan = run.provider, run.plan
+    print(
+        f"{provider.name}: {provider.train.size:,} images to train on, {provider.test.size:,} to "
+        f"test on, {len(provider.classes)} classes\n"
+        f"{_count(plan.epochs, 'epoch')} of {_count(run.batches, 'batch', 'es')} of "
+        f"{plan.minibatch}, on {run.net.device.name}, seed {run.net.seed}\n"
+        f"everything goes to {run.folder}/"
+    )
+    if run.net.step:
+        print(f"going on after {run.at.epoch}.{run.at.batch} ({run.progress:.2%})")
+
+
 def _train(run: Run) -> int:
+    if run.done and not run.test_due:
+        print(
+            f"nothing to do: {_count(run.at.epoch, 'epoch')} of {run.plan.epochs} are trained; "
+            f"--resume={run.folder} --epochs=<more> trains on"
+        )
+        return 0
     began, report = time.perf_counter(), Report(run)
-    if not run.net.step:
-        report.say("the first batch compiles the kernels of the net; the next start has them ready")
+    if not sgd_step.on_disk and run.net.device.name == "cpu":
+        report.say("compiling the kernels of the net; this takes a while, at the first start only")
     try:
         run.train(report)
     finally:
@@ -69,14 +92,22 @@ def _train(run: Run) -> int:
     if run.asked_to_stop:
         print(f"stopped; go on with: python tools/train.py --resume={run.folder}")
         return 128 + run.asked_to_stop
-    minutes = (time.perf_counter() - began) / 60
-    print(f"trained in {minutes:.1f} minutes. {_in_words(run, report)}")
+    print(f"trained in {_duration(time.perf_counter() - began)}.{_in_words(run, report)}")
     print(
         f"Checkpoints and metrics.jsonl are in {run.folder}/. Next:\n"
-        f"  python tools/test.py {run.folder} --multiview\n"
-        f"  python tools/train.py --layer-def={run.source.name} --data-path=<your images>/"
+        f"  python tools/test.py {run.folder} --multiview"
     )
+    if run.provider.name == "digits":
+        print(f"  python tools/train.py --layer-def={run.source.name} --data-path=<your images>/")
     return 0
+
+
+def _count(number: int, word: str, plural: str = "s") -> str:
+    return f"{number:,} {word}{plural if number != 1 else ''}"
+
+
+def _duration(seconds: float) -> str:
+    return _count(round(seconds), "second") if seconds < 100 else f"{seconds / 60:.1f} minutes"
 
 
 def _in_words(run: Run, report: Report) -> str:
@@ -85,90 +116,35 @@ def _in_words(run: Run, report: Report) -> str:
         kinds = run.kinds[cost]
         if "error" in kinds:
             chance = 1 - 1 / len(run.provider.classes)
-            return (
-                f"Test error {100 * row[kinds.index('error')]:.2f} % (chance {100 * chance:.0f} %)."
-            )
+            error = row[kinds.index("error")]
+            return f" Test error {error:.2%}, by chance it would be {chance:.0%}."
     return ""
 
 
 def test(args) -> int:
     """tools/test.py"""
+    if args.predictions:
+        scores.check_target(Path(args.predictions))
     saved, path, notes = runfolder.find(args.checkpoint)
     _say_notes(notes)
+    args = _as_before(args, _meta(saved, path))
     net = Net.from_saved(saved, args.device)
-    args = _as_before(args, saved.meta)
     provider = _provider(args, Source.from_dict(saved.meta["source"]), saved.meta["seed"])
     if provider.classes != net.classes:
         raise UsageError(
             f"{path} was trained on the classes {_some(net.classes)}; "
             f"the data has {_some(provider.classes)}"
         )
-    view = "ten" if args.multiview else "centre"
     print(
         f"{path}: {provider.test.size:,} test images, "
         + ("10 views" if args.multiview else "1 view")
     )
-    probs, labels, keys = _predict(net, provider, view, args.minibatch)
+    probs, labels, keys = scores.predict(net, provider, args.multiview, args.minibatch)
     provider.close()
-    _print_scores(probs, labels, net.classes)
+    scores.print_scores(probs, labels, net.classes)
     if args.predictions:
-        _write_predictions(Path(args.predictions), probs, labels, keys, net.classes)
+        scores.write_csv(Path(args.predictions), probs, labels, keys, net.classes)
     return 0
-
-
-def _predict(net: Net, provider: Provider, view: str, minibatch: int):
-    """Probabilities (N, classes), labels and names of all test images that can be read."""
-    from tqdm import tqdm
-
-    probs, good = [], []
-    with tqdm(total=provider.test.size, unit="img", disable=not sys.stderr.isatty()) as bar:
-        for first in range(0, provider.test.size, minibatch):
-            indices = range(first, min(provider.test.size, first + minibatch))
-            found = zip(indices, provider.images("test", indices))
-            read = [(i, image) for i, image in found if image is not None]
-            if read:
-                probs.append(net.predict([image for _, image in read], view, minibatch))
-                good += [i for i, _ in read]
-            bar.update(len(indices))
-    if not good:
-        raise DataError(f"{provider.path}: no test image can be read")
-    keys = [provider.test.keys[i] for i in good]
-    return np.concatenate(probs), provider.test.labels[good], keys
-
-
-def _print_scores(probs: np.ndarray, labels: np.ndarray, classes: list[str]) -> None:
-    """Loss, top-1, top-5 and the table by class."""
-    rows = np.arange(len(labels))
-    loss = -np.log(np.maximum(probs[rows, labels], np.finfo(np.float32).tiny)).mean()
-    rank = (probs > probs[rows, labels][:, None]).sum(1)
-    print(f"\n{'class':24}{'images':>8}{'error':>9}   most often taken for")
-    for c, name in enumerate(classes):
-        mine = labels == c
-        if mine.any():
-            wrong = np.bincount(probs[mine].argmax(1), minlength=len(classes))
-            wrong[c] = 0
-            other = f"{classes[wrong.argmax()]} ({wrong.max()})" if wrong.max() else ""
-            error = 100 * (rank[mine] > 0).mean()
-            print(f"{name[:23]:24}{mine.sum():8}{error:8.2f}%   {other}")
-    print(f"\nloss {loss:.4f}, top-1 error {100 * (rank > 0).mean():.2f} %", end="")
-    print(f", top-5 error {100 * (rank > 4).mean():.2f} %" if len(classes) > 5 else "")
-
-
-def _write_predictions(path: Path, probs, labels, keys, classes: list[str]) -> None:
-    """One row an image: name, label, prediction, then the probability of every class."""
-    beside = path.with_name(path.name + ".tmp")
-    try:
-        with beside.open("w", newline="", encoding="utf-8") as file:
-            out = csv.writer(file)
-            out.writerow(["image", "label", "prediction", *classes])
-            for key, label, row in zip(keys, labels, probs):
-                best = classes[row.argmax()]
-                out.writerow([key, classes[label], best, *(f"{p:.6g}" for p in row)])
-        beside.replace(path)
-    except OSError as e:
-        beside.unlink(missing_ok=True)
-        raise UsageError(f"--predictions={path}: {e.strerror.lower()}") from None
-    print(f"predictions are in {path}")
 
 
 def check(args) -> int:
@@ -206,6 +182,13 @@ def _check_gradients(graph, seed: int) -> int:
 # -------------------------------------------------------------------- helpers
 
 
+def _meta(saved: Checkpoint, path: Path) -> dict:
+    """What a checkpoint tells of its run; CheckpointError if it is of something else."""
+    if not {"source", "classes", "seed", "data", "step"} <= set(saved.meta):
+        raise CheckpointError(f"{path}: a checkpoint, but not of a run of tools/train.py")
+    return saved.meta
+
+
 def _as_before(args, meta: dict):
     """Options that were not given keep what the checkpoint's run had."""
     data = meta["data"]
@@ -227,10 +210,21 @@ def _source(args, saved) -> Source:
     if args.layer_def:
         return Source.read(args.layer_def, args.layer_params, tuple(args.set))
     old = Source.from_dict(saved.meta["source"])
-    if args.layer_params:
+    _say_notes(_edited(old.name, old.text, "layer-def"))
+    if not args.layer_params:
+        _say_notes(_edited(old.params_name, old.params_text, "layer-params"))
+    else:
         new = Source.read(args.layer_params)
         old = Source(old.name, old.text, new.name, new.text, old.overrides)
     return Source(old.name, old.text, old.params_name, old.params_text, (*old.overrides, *args.set))
+
+
+def _edited(name: str, text: str, option: str) -> list[str]:
+    """A note if a file of a checkpoint's run is not what it was then."""
+    path = Path(name)
+    if not name or not path.is_file() or load_text(path) == text:
+        return []
+    return [f"{name} has changed since; the run keeps what it had (--{option}={name} to take it)"]
 
 
 def _provider(args, source: Source, seed: int) -> Provider:
@@ -270,11 +264,11 @@ def _new_folder(wanted: str | None, def_name: str) -> Path:
         while (folder := Path("runs") / f"{stem}_{n:03d}").exists():
             n += 1
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=bool(wanted))
     except OSError as e:
-        raise CheckpointError(f"--save-path={folder}: {e.strerror.lower()}") from None
+        raise CheckpointError(f"{folder}: cannot be made, {e.strerror.lower()}") from None
     return folder
 
 
 def _some(words: list[str]) -> str:
-    return ", ".join(words[:5]) + (f" ... ({len(words)})" if len(words) > 5 else "")
+    return ", ".join(map(printable, words[:5])) + (f" ... ({len(words)})" if len(words) > 5 else "")

@@ -1,11 +1,15 @@
 """The texts that a net is made from: both cfgs and what --set changed. Kept in every checkpoint."""
 
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from convnet import cfg
-from convnet.cfg import Sections
-from convnet.graph import Graph, Shape, rates_of
+from convnet.cfg import CfgError, Section, Sections
+from convnet.graph import Graph, Shape
+from convnet.registry import keys_of, rates_of
+
+KEYS = ("imgsize", "channels")
 
 
 @dataclass(frozen=True)
@@ -44,23 +48,31 @@ class Source:
 
     def sections(self) -> tuple[Sections, Sections]:
         """The sections of both files, overrides applied; raises CfgError."""
-        sections = cfg.parse(self.text, self.name)
-        named = self.params_name
-        params = cfg.parse(self.params_text, named) if named else cfg.Sections()
-        for text in self.overrides:
-            cfg.override(sections, text)
-            cfg.override(params, text, existing=True)
+        sections, params, notes = cfg.Sections(), cfg.Sections(), []
+        try:
+            sections = cfg.parse(self.text, self.name)
+        except CfgError as e:
+            notes += e.notes
+        try:
+            params = cfg.parse(self.params_text, self.params_name, True)
+        except CfgError as e:
+            notes += e.notes
+        for text in self.overrides if not notes else ():
+            try:
+                cfg.override(sections, text)
+                cfg.override(params, text, existing=True)
+            except CfgError as e:
+                notes += e.notes
+        if notes:
+            raise CfgError(notes)
         return sections, params
 
     def image_size(self) -> tuple[int | None, int | None]:
         """imgSize and channels of the image data layer, None where the cfg leaves them open."""
         for section in self.sections()[0].values():
             if section.get("type") == "data" and section.get("dataidx") == "0":
-                size, channels = section.get("imgsize", ""), section.get("channels", "")
-                return (
-                    int(size) if size.isdigit() else None,
-                    int(channels) if channels.isdigit() else None,
-                )
+                found = (re.fullmatch(r"0*[1-9]\d{0,8}", section.get(k, "")) for k in KEYS)
+                return tuple(int(match[0]) if match else None for match in found)
         return None, None
 
     def graph(
@@ -76,9 +88,16 @@ class Source:
             a, b = mine.get(name), theirs.get(name)
             if a is None or b is None:
                 return f"[{name}] is only in {self.name if a is not None else 'the checkpoint'}"
-            rates = set(rates_of(a))
-            for word in sorted({*a, *b} - rates):
+            for word in sorted(_fixed(a) | _fixed(b)):
                 if a.get(word) != b.get(word):
                     key = (a.get(word) or b.get(word)).key
-                    return f"[{name}] {key}={a.get(word, '')}, in the checkpoint {b.get(word, '')}"
+                    now, then = (s.get(word, "(none)") for s in (a, b))
+                    return f"[{name}] {key}={now}, in the checkpoint {then}"
         return "" if list(mine) == list(theirs) else "the order of the sections"
+
+
+def _fixed(section: Section) -> set[str]:
+    """The keys of a section that no resume may change: no rates, nothing without a meaning here."""
+    known, rates = keys_of(section), rates_of(section)
+    strange = {word for word in section.inherited if word not in known}
+    return {*section} - {*rates} - strange

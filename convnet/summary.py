@@ -1,78 +1,93 @@
 """The table of a net: layer, type, output shape, weights, multiply-adds, memory."""
 
+import inspect
 import math
+import textwrap
 
 from convnet.cfg import nearest
 from convnet.cli import UsageError
-from convnet.graph import Graph, layer_class, types
-from convnet.layer import REQUIRED
+from convnet.graph import FLOAT, Graph, bytes_of, dims
+from convnet.layer import REQUIRED, Layer, key
+from convnet.registry import layer_class, types
 from convnet.schedule import Schedule
 
-FLOAT = 4  # bytes
 
-
-def weights_of(graph: Graph, name: str) -> int:
-    """How many weights a layer has of its own (those it shares count at their source)."""
-    asked = graph.asked(graph.by_name[name])
-    sources = getattr(graph.by_name[name], "weightSource", None) or []
-    own = (w for k, w in asked.items() if k == "b" or not (sources + [""] * 99)[int(k[1:])])
-    return sum(math.prod(w.shape) for w in own)
-
-
-def macs_of(graph: Graph, name: str) -> int:
+def macs_of(graph: Graph, layer: Layer) -> int:
     """Multiply-adds of one forward pass of a layer over one image."""
-    layer = graph.by_name[name]
     return layer.macs(*[graph.shapes[read] for read in layer.reads]) if layer.inputs else 0
+
+
+def memory_of(graph: Graph, layer: Layer, minibatch: int) -> int:
+    """Bytes of a layer in training: weights, momenta, gradients; its output for the minibatch."""
+    return FLOAT * (3 * graph.weights_of(layer) + minibatch * math.prod(graph.shapes[layer.name]))
 
 
 def totals(graph: Graph) -> dict[str, int]:
     """Sums over the net: weights; macs and activations (numbers) of one image."""
-    names = [l.name for l in graph.layers]
     return {
-        "weights": sum(weights_of(graph, name) for name in names),
-        "macs": sum(macs_of(graph, name) for name in names),
-        "activations": sum(math.prod(graph.shapes[name]) for name in names),
+        "weights": sum(graph.weights_of(l) for l in graph.layers),
+        "macs": sum(macs_of(graph, l) for l in graph.layers),
+        "activations": sum(math.prod(shape) for shape in graph.shapes.values()),
     }
 
 
 def memory(graph: Graph, minibatch: int) -> int:
-    """Bytes that training takes at most: weights, momenta, gradients; activations both ways."""
-    sums = totals(graph)
+    """Bytes that training takes at most: all layers, and two gradients of the largest output."""
     largest = max(math.prod(shape) for shape in graph.shapes.values())
-    return FLOAT * (3 * sums["weights"] + minibatch * (sums["activations"] + 2 * largest))
+    layers = sum(memory_of(graph, l, minibatch) for l in graph.layers)
+    return layers + FLOAT * minibatch * 2 * largest
 
 
 def table(graph: Graph, minibatch: int = 0) -> str:
     """The table as text; with a minibatch, also the memory that training takes."""
-    rows = [("layer", "type", "inputs", "output", "weights", "multiply-adds")]
+    rows = [["layer", "type", "inputs", "output", "weights", "multiply-adds", "MiB"]]
     for l in graph.layers:
         rows.append(
-            (
+            [
                 l.name,
                 l.type,
                 ",".join(l.inputs or ()),
-                "{}x{}x{}".format(*graph.shapes[l.name]),
-                f"{weights_of(graph, l.name):,}" if l.weights(*_ins(graph, l)) else "",
-                f"{macs_of(graph, l.name):,}" if macs_of(graph, l.name) else "",
-            )
+                dims(graph.shapes[l.name]),
+                _weights(graph, l),
+                _number(macs_of(graph, l)),
+                f"{memory_of(graph, l, minibatch) / 2**20:,.1f}",
+            ]
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(cell.rjust(w) if i > 3 else cell.ljust(w) for i, (cell, w) in cells).rstrip()
-        for cells in (list(enumerate(zip(row, widths))) for row in rows)
-    ]
-    lines.insert(1, "-" * len(max(lines, key=len)))
     sums = totals(graph)
-    text = (
-        f"{sums['weights'] / 1e6:.2f} M weights, {sums['macs'] / 1e9:.2f} G multiply-adds an image"
-    )
+    total = memory(graph, minibatch) / 2**20
+    rows.append(["", "", "", "", _number(sums["weights"]), _number(sums["macs"]), f"{total:,.1f}"])
+    if not minibatch:
+        rows = [row[:-1] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = [
+        "  ".join(c.rjust(w) if i > 3 else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths)))
+        for row in rows
+    ]
+    rule = "-" * len(lines[0])
+    text = f"{_short(sums['weights'])} weights, {_short(sums['macs'])} multiply-adds an image"
     if minibatch:
-        text += f", about {memory(graph, minibatch) / 2**30:.1f} GiB to train {minibatch} at a time"
-    return "\n".join([*lines, lines[1], text])
+        text += f", about {bytes_of(memory(graph, minibatch))} to train {minibatch} at a time"
+    lines = [lines[0], rule, *lines[1:-1], rule, lines[-1], text]
+    return "\n".join(line.rstrip() for line in lines)
 
 
-def _ins(graph: Graph, layer) -> list:
-    return [graph.shapes[name] for name in layer.reads] if layer.inputs else [None]
+def _weights(graph: Graph, layer: Layer) -> str:
+    """The number of a layer's own weights, and whose others it uses."""
+    owners = {owner for (name, _), (owner, _) in graph.shared.items() if name == layer.name}
+    own = _number(graph.weights_of(layer))
+    return " + ".join([own, *(f"[{owner}]" for owner in sorted(owners - {layer.name}))])
+
+
+def _number(count: int) -> str:
+    return f"{count:,}" if count else ""
+
+
+def _short(count: int) -> str:
+    """A count as 62.36 M."""
+    for unit, power in ("G", 9), ("M", 6), ("k", 3):
+        if count >= 10**power:
+            return f"{count / 10**power:.2f} {unit}"
+    return str(count)
 
 
 def keys_of(word: str) -> str:
@@ -80,20 +95,32 @@ def keys_of(word: str) -> str:
     known = types()
     if word != "all" and word not in known:
         raise UsageError(f"--keys={word}: no such type{nearest(word, known)}")
-    blocks = []
-    for name in known if word == "all" else [word]:
-        lines = [f"type={name}"]
-        for k in layer_class(name).keys().values():
-            default = "required" if k.default is REQUIRED else _shown(k.default)
-            file = ", params" if k.rate else ""
-            lines.append(f"  {k.name:12} {k.doc} ({default}{file})")
-        blocks.append("\n".join(lines))
-    return "\n\n".join(blocks)
+    return "\n\n".join(_keys_of_one(name) for name in (known if word == "all" else [word]))
 
 
-def _shown(default) -> str:
-    if isinstance(default, Schedule):
-        default = default.base
-    if callable(default) or default in (None, ""):
-        return "optional"
-    return f"default {default}"
+def _keys_of_one(word: str) -> str:
+    """What a layer type is, its own keys, those of all layers, then the rates."""
+    cls = layer_class(word)
+    general = vars(Layer).values()
+    keys = sorted(cls.keys().values(), key=lambda k: (k.rate, k in general))
+    lines = [inspect.getmodule(cls).__doc__.split("\n")[0]]
+    for k in keys:
+        doc = k.doc + (f": {', '.join(k.read.choices)}" if hasattr(k.read, "choices") else "")
+        lines += textwrap.wrap(
+            doc + (" (rate)" if k.rate else ""),
+            100,
+            initial_indent=f"  {k.name:13} {_default(k):10} ",
+            subsequent_indent=" " * 27,
+        )
+    return "\n".join(lines)
+
+
+def _default(k: key) -> str:
+    value = k.default.base if isinstance(k.default, Schedule) else k.default
+    if value is REQUIRED:
+        return "required"
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    if isinstance(value, int | float):
+        return f"{value:g}"
+    return value if isinstance(value, str) and value else "-"

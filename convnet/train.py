@@ -1,10 +1,9 @@
 """The loop: batch, fprop, bprop, update; test, save; stop when asked or when numbers run away."""
 
 import contextlib
-import json
 import math
+import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -14,7 +13,8 @@ import numpy as np
 
 from convnet import checkpoint, runfolder
 from convnet.net import Net
-from convnet.providers import Provider
+from convnet.providers import Batch, DataError, Provider
+from convnet.report import Report
 from convnet.sgd import Sgd
 from convnet.source import Source
 
@@ -50,6 +50,8 @@ class Run:
         self.sgd, self.at = Sgd(net), Position()
         self.batches = provider.batch_count("train", plan.minibatch)
         self.asked_to_stop = 0  # number of the signal
+        self.test_due = False  # at this place, but not done yet
+        self.saved = 0  # net.step of the newest checkpoint
         self.kinds = {name: list(net.by_name[name].values) for name in net.graph.costs}
 
     @property
@@ -60,26 +62,46 @@ class Run:
 
     # ------------------------------------------------------------ train
 
-    def train(self, report: "Report") -> None:
+    def train(self, report: Report) -> None:
         """From where the run is to the end of its epochs. Raises Diverged, DataError."""
-        with self._signals():
-            for epoch in range(self.at.epoch, self.plan.epochs + 1):
-                start = self.at.batch if epoch == self.at.epoch else 0
-                self.at = Position(epoch, start)
-                batches = self.provider.batches("train", self.plan.minibatch, epoch, start)
-                for batch in batches:
-                    began = time.perf_counter()
-                    values = self._step(batch)
-                    self.at.batch = batch.number + 1
-                    report.batch(values, len(batch.labels), time.perf_counter() - began)
-                    last = self.at.batch == self.batches
-                    freq = self.plan.test_freq
-                    if self.asked_to_stop or last or (freq and self.net.step % freq == 0):
-                        self._test_and_save(report, test=not self.asked_to_stop)
-                    if self.asked_to_stop:
-                        return
+        with self._signals(), np.errstate(over="ignore", invalid="ignore"):  # told as Diverged
+            try:
+                self._test_if_due(report)
+                while not (self.done or self.asked_to_stop):
+                    self._epoch(report)
+            except DataError:  # what is trained is good all the same
+                if self.net.step > self.saved:
+                    report.saved(self.save())
+                raise
 
-    def _step(self, batch) -> dict[str, np.ndarray]:
+    @property
+    def done(self) -> bool:
+        """Whether all epochs are trained."""
+        return self.progress >= 1
+
+    def _epoch(self, report: Report) -> None:
+        """The rest of an epoch, or as much of it as there is time for."""
+        if self.at.batch >= self.batches:
+            self.at = Position(self.at.epoch + 1)
+        freq, began = self.plan.test_freq, time.perf_counter()
+        for batch in self._batches("train", self.at.epoch, self.at.batch):
+            values = self._step(batch)
+            self.at.batch = batch.number + 1
+            report.batch(values, len(batch.labels), time.perf_counter() - began)
+            self.test_due = bool(freq) and self.net.step % freq == 0
+            if self.at.batch < self.batches and (self.test_due or self.asked_to_stop):
+                self._test_and_save(report)
+                if self.asked_to_stop:
+                    return
+            began = time.perf_counter()
+        self.at.batch, self.test_due = self.batches, True
+        self._test_and_save(report)
+
+    def _batches(self, split: str, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+        empty = self.net.device.host_empty
+        return self.provider.batches(split, self.plan.minibatch, epoch, start, empty=empty)
+
+    def _step(self, batch: Batch) -> dict[str, np.ndarray]:
         """One update; the mean of every value of every cost, as it was before the update."""
         net, cases = self.net, len(batch.labels)
         given = net.feed(batch.images, batch.labels)
@@ -109,9 +131,10 @@ class Run:
 
         def on_signal(number, frame):
             if self.asked_to_stop:
-                raise KeyboardInterrupt
+                raise SystemExit(128 + number)
             self.asked_to_stop = number
-            print("stopping after this batch; once more to stop at once", file=sys.stderr)
+            # not print(): the signal may have come in the middle of one
+            os.write(2, b"\nstopping after this batch; once more to stop at once\n")
 
         kinds = (signal.SIGINT, signal.SIGTERM)
         before = [signal.signal(kind, on_signal) for kind in kinds]
@@ -123,16 +146,26 @@ class Run:
 
     # ------------------------------------------------------------ test, save, restore
 
-    def _test_and_save(self, report: "Report", test: bool = True) -> None:
-        if test:
-            report.test(self.test())
+    def _test_and_save(self, report: Report) -> None:
+        self._test_if_due(report)
         report.saved(self.save())
 
+    def _test_if_due(self, report: Report) -> None:
+        """A test that is cut short by a signal stays due, for the run that goes on from here."""
+        if self.test_due and (values := self.test()):
+            report.test(values)
+            self.test_due = False
+
     def test(self) -> dict[str, np.ndarray]:
-        """The mean of every value of every cost over the test images, centre views."""
+        """The mean of every value of every cost over the test images, centre views.
+
+        Empty if the run was asked to stop before the last of them.
+        """
         sums: dict[str, np.ndarray] = {}
         cases = 0
-        for batch in self.provider.batches("test", self.plan.minibatch):
+        for batch in self._batches("test"):
+            if self.asked_to_stop:
+                return {}
             outs, _ = self.net.fprop(
                 self.net.feed(batch.images, batch.labels), self.net.graph.costs
             )
@@ -140,7 +173,7 @@ class Run:
                 row = self.net.device.numpy(out).reshape(len(batch.labels), -1).sum(0)
                 sums[name] = sums.get(name, 0) + row
             cases += len(batch.labels)
-        return {name: row / max(cases, 1) for name, row in sums.items()}
+        return {name: row / cases for name, row in sums.items()}
 
     def save(self) -> Path:
         """Write <epoch>.<batch>.h5 and let older ones go. Raises CheckpointError, Diverged."""
@@ -163,12 +196,13 @@ class Run:
             "epoch": self.at.epoch,
             "batch": self.at.batch,
             "batches": self.batches,
-            "minibatch": self.plan.minibatch,
-            "epochs": self.plan.epochs,
+            "test_due": self.test_due,
+            **asdict(self.plan),
             "data": data_meta(self.provider),
         }
         path = self.folder / runfolder.name(self.at.epoch, self.at.batch)
         checkpoint.save(path, checkpoint.Checkpoint(arrays, meta))
+        self.saved = net.step
         runfolder.prune(self.folder, self.plan.keep)
         return path
 
@@ -193,6 +227,10 @@ class Run:
                 f"({meta['data']['train']:,} then, {self.provider.train.size:,} now, "
                 "or others of the same number)"
             )
+        if meta["seed"] != self.net.seed:
+            raise checkpoint.CheckpointError(
+                f"--resume: the run has the seed {meta['seed']}; another one begins a new run"
+            )
         if meta["minibatch"] != self.plan.minibatch and meta["batch"] < meta["batches"]:
             raise checkpoint.CheckpointError(
                 f"--resume: the run is in the middle of an epoch of batches of "
@@ -205,9 +243,10 @@ class Run:
         self.provider.mean = data["mean"]
         if "pca_deviations" in data:
             self.provider.pca = data["pca_deviations"], data["pca_directions"]
+        self.test_due, self.saved = meta["test_due"], meta["step"]
         self.at = Position(meta["epoch"], meta["batch"])
         if meta["batch"] >= meta["batches"]:
-            self.at = Position(meta["epoch"] + 1, 0)
+            self.at.batch = self.batches  # an end of an epoch, also with batches of another size
 
 
 def data_meta(provider: Provider) -> dict:
@@ -220,85 +259,3 @@ def data_meta(provider: Provider) -> dict:
         "train": provider.train.size,
         "test": provider.test.size,
     }
-
-
-class Report:
-    """Tells a person (bar or lines) and a program (metrics.jsonl) how a run goes."""
-
-    def __init__(self, run: Run):
-        self.run = run
-        self.path = run.folder / "metrics.jsonl"
-        self.last_test: dict[str, np.ndarray] = {}
-        self.first_test: dict[str, np.ndarray] = {}
-        self._forget_the_future()
-        self.file = self.path.open("a", encoding="utf-8")
-        self.bar = self._bar() if sys.stderr.isatty() else None
-
-    def _forget_the_future(self) -> None:
-        """After a resume: drop the lines of batches that will be trained again."""
-        if self.path.exists():
-            rows = [line for line in self.path.read_text("utf-8").splitlines() if line.strip()]
-            kept = [row for row in rows if json.loads(row)["step"] <= self.run.net.step]
-            self.path.write_text("".join(row + "\n" for row in kept), "utf-8")
-
-    def _bar(self):
-        from tqdm import tqdm
-
-        run = self.run
-        total = run.plan.epochs * run.provider.train.size
-        return tqdm(total=total, initial=round(run.progress * total), unit="img", smoothing=0.1)
-
-    def batch(self, values: dict[str, np.ndarray], cases: int, seconds: float) -> None:
-        """One batch is trained."""
-        self._write({"images_per_s": round(cases / seconds, 2), **self._flat(values)})
-        text = self._text(values)
-        if self.bar is not None:
-            self.bar.update(cases)
-            self.bar.set_description(f"epoch {self.run.at.epoch}/{self.run.plan.epochs}", False)
-            self.bar.set_postfix_str(text)
-            return
-        at, done = self.run.at, self.run.progress
-        self.say(f"{at.epoch}.{at.batch} ({done:.2%})... {text} ({seconds:.3f} sec)")
-
-    def test(self, values: dict[str, np.ndarray]) -> None:
-        """The test images were run."""
-        self.first_test = self.first_test or values
-        self.last_test = values
-        self._write({"test": self._flat(values)})
-        self.say(f"test output after {self.run.at.epoch}.{self.run.at.batch}: {self._text(values)}")
-
-    def saved(self, path: Path) -> None:
-        """A checkpoint was written."""
-        self.say(f"saved {path}")
-
-    def say(self, line: str) -> None:
-        """A line above the bar, or just a line."""
-        if self.bar is not None:
-            self.bar.write(line)
-        else:
-            print(line, flush=True)
-
-    def close(self) -> None:
-        """The run is over."""
-        self.file.close()
-        if self.bar is not None:
-            self.bar.close()
-
-    def _text(self, values: dict[str, np.ndarray]) -> str:
-        return "  ".join(
-            f"{cost}:  " + ", ".join(f"{v:f}" for v in row) for cost, row in values.items()
-        )
-
-    def _flat(self, values: dict[str, np.ndarray]) -> dict[str, float]:
-        """{"logprob": ..., "logprob.error": ...}: the cost by its name, the rest behind a dot."""
-        flat = {}
-        for cost, row in values.items():
-            for i, (kind, v) in enumerate(zip(self.run.kinds[cost], row)):
-                flat[f"{cost}.{kind}" if i else cost] = float(v)
-        return flat
-
-    def _write(self, row: dict) -> None:
-        at = self.run.at
-        row = {"step": self.run.net.step, "epoch": at.epoch, "batch": at.batch, **row}
-        self.file.write(json.dumps(row) + "\n")
-        self.file.flush()

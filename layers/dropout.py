@@ -1,8 +1,9 @@
 """type=dropout: in training a number stays with probability keep, else becomes 0.
 
-    [drop6]                      [drop6]          (params)
-    type=dropout                 keep=0.5
-    inputs=fc6                   enable=true
+    [drop6]
+    type=dropout
+    inputs=fc6
+    keep=0.5
 
     train           x * mask / keep
     test            x

@@ -1,8 +1,9 @@
 """type=dropout2: dropout as first published: nothing is scaled in training, all of it in a test.
 
-    [drop6]                      [drop6]          (params)
-    type=dropout2                keep=0.5
-    inputs=fc6                   enable=true
+    [drop6]
+    type=dropout2
+    inputs=fc6
+    keep=0.5
 
     train           x * mask
     test            x * keep

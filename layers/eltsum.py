@@ -1,8 +1,9 @@
 """type=eltsum: the weighted sum of inputs of equal shape, number by number.
 
-    [sum]                        [sum]            (params, or the net's cfg)
-    type=eltsum                  coeffs=0.5,1
+    [sum]
+    type=eltsum
     inputs=conv4,conv2
+    coeffs=0.5,1
 
 One coefficient serves all inputs; 1 if it is left out: a residual connection.
 """

@@ -75,6 +75,8 @@ class Pool(Layer):
 
     def _windows(self, H: int, W: int, C: int) -> tuple:
         """The output shape of the ordinary pool; ValueError where a window sees no pixel."""
+        if self.sum and self.pool != "avg":
+            raise ValueError(f"sum=1 goes with pool=avg, not with pool={self.pool}")
         if self.stride > self.sizeX:
             raise ValueError(
                 f"stride={self.stride} is more than sizeX={self.sizeX}: pixels between"

@@ -5,13 +5,13 @@ A line of examples is words: `HxWxC` is an input of that shape, `HxWxC+` one of 
 `key=value` goes into the section. The cfg's `inputs` are as many as there are arrays, unless the
 class has `example_inputs`, for layers that `link` the rest.
 
-Numbers are distinct, also in magnitude and between inputs, and none is 0, so that no example sits
-on a tie or a kink.
+Numbers are distinct, also in magnitude, and none is 0, so that no example sits on a tie or a kink.
 """
 
 import importlib
 import inspect
 import re
+import weakref
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,9 +29,19 @@ HOME = Path(layers.__file__).parent
 class Poisoned(Cpu):
     """A CPU that lends memory full of NaN: what a kernel forgets to write is seen."""
 
+    def __init__(self):
+        super().__init__()
+        self.lent: list[weakref.ref] = []
+
     def empty(self, shape, dtype=np.float32):
         dtype = np.dtype(dtype)
-        return np.full(shape, np.nan if dtype.kind == "f" else 99, dtype)
+        array = np.full(shape, np.nan if dtype.kind == "f" else 99, dtype)
+        self.lent.append(weakref.ref(array))
+        return array
+
+    def alive(self) -> list[np.ndarray]:
+        """The arrays that somebody still holds."""
+        return [array for array in (ref() for ref in self.lent) if array is not None]
 
 
 class Case(NamedTuple):
@@ -44,10 +54,8 @@ class Case(NamedTuple):
     def arrays(self, dtype, n: int = N, seed: int = 0) -> tuple[list, dict]:
         """Inputs, read-only, and weights."""
         rng = np.random.default_rng(seed)
-        xs = [
-            fill(rng, word, (n, *shape), dtype, i)
-            for i, (word, shape) in enumerate(zip(self.words, self.shapes))
-        ]
+        words = enumerate(zip(self.words, self.shapes))
+        xs = [fill(rng, word, (n, *shape), dtype, i) for i, (word, shape) in words]
         asked = self.layer.weights(*self.shapes)
         return xs, {k: rng.standard_normal(v.shape).astype(dtype) for k, v in asked.items()}
 
@@ -66,12 +74,12 @@ def frozen(a: np.ndarray) -> np.ndarray:
     return a
 
 
-def fill(rng, word: str, shape: tuple, dtype, number: int = 0) -> np.ndarray:
-    """The input that a word of an example stands for; `number` keeps two inputs off a tie."""
+def fill(rng, word: str, shape: tuple, dtype, i: int = 0) -> np.ndarray:
+    """Input i as the word of an example says; no two numbers of any inputs are equal, none is 0."""
     size = int(np.prod(shape))
     if word.startswith("labels"):
         return frozen(rng.permutation(size).astype(np.int32).reshape(shape) % int(word[6:]))
-    even = (rng.permutation(size) + 0.31 + 0.07 * number) / size
+    even = (rng.permutation(size) + 0.31 + i / 16) / size
     values = 0.2 + even if word.endswith("+") else 4 * even - 2
     return frozen(values.reshape(shape).astype(dtype))
 

@@ -37,10 +37,11 @@ C_TYPES = {
 
 
 def kernels() -> dict[str, Kernel]:
-    """Every kernel of layers/ by name."""
-    for path in sorted(contract.HOME.rglob("*.py")):
-        parts = path.relative_to(contract.HOME.parent).with_suffix("").parts
-        importlib.import_module(".".join(parts).removesuffix(".__init__"))
+    """Every kernel of layers/ and convnet/ by name."""
+    root = contract.HOME.parent
+    for path in sorted([*root.glob("layers/**/*.py"), *root.glob("convnet/**/*.py")]):
+        if "@kernel(" in path.read_text():
+            importlib.import_module(".".join(path.relative_to(root).with_suffix("").parts))
     return Kernel.all
 
 

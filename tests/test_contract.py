@@ -61,6 +61,17 @@ def test_inputs_stay_as_they_are(name, line):
 
 
 @each_case
+def test_nothing_stays_alive_in_a_test(name, line):
+    """Where nothing will be learnt no memory is held but the output's."""
+    case = contract.build(name, line)
+    xs, w = case.arrays(np.float32)
+    run = contract.run(train=False)
+    y, bprop = case.layer.fprop(run, w, *xs)
+    kept = [a.shape for a in run.device.alive() if not np.shares_memory(a, y)]
+    assert not kept, f"kept: {kept} with {bprop}"
+
+
+@each_case
 def test_gradients(name, line):
     """Central differences; the last line shows that a gradient 1 % wrong would be seen."""
     case = contract.build(name, line)

@@ -39,7 +39,7 @@ def arguments():
     )
     parser.add_argument(
         "--seed",
-        type=int,
+        type=options.natural,
         default=0,
         metavar="N",
         help="of the weights and directions of --grad (default: 0)",

@@ -6,7 +6,8 @@
 
 Without --data-path it trains on the built-in data: 1,797 handwritten digits, at the size that the
 net asks for. Everything goes to a folder of its own under runs/: checkpoints <epoch>.<batch>.h5 and
-metrics.jsonl. Ctrl-C ends the run after the batch at hand and saves; --resume goes on from there.
+metrics.jsonl. Ctrl-C ends the run after the batch at hand and saves; --resume goes on from there,
+with the options that the run began with unless others are given.
 """
 
 from convnet import cli, options
@@ -30,20 +31,19 @@ def arguments():
         "--mini",
         type=options.positive,
         metavar="N",
-        help="images for one update (default: 32)",
+        help="images for one update (default: 16 for the built-in digits, else 64)",
     )
     group.add_argument(
         "--seed",
-        type=int,
+        type=options.natural,
         metavar="N",
         help="of weights, order, augmentation and dropout (default: 0)",
     )
     group.add_argument(
         "--test-freq",
-        type=int,
-        default=0,
+        type=options.natural,
         metavar="N",
-        help="test and save every N batches, besides after each epoch",
+        help="test and save every N batches, besides after each epoch (default: 0, never)",
     )
     group.add_argument(
         "--save-path",
@@ -53,7 +53,6 @@ def arguments():
     group.add_argument(
         "--keep",
         type=options.positive,
-        default=2,
         metavar="N",
         help="newest checkpoints to keep (default: 2)",
     )

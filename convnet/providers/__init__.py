@@ -187,17 +187,17 @@ class Provider:
         if train:
             order = np.random.default_rng([seed, epoch]).permutation(total)
         chunks = [order[i : i + batch_size] for i in range(0, total, batch_size)][start:]
-        parts = [self._parts(chunk) for chunk in chunks]
-        draws = [[views.draws(seed, epoch, p) if train else None for p in ps] for ps in parts]
-        jobs = ((p, d) for ps, ds in zip(parts, draws) for p, d in zip(ps, ds))
+        parts = (part for chunk in chunks for part in self._parts(chunk))
+        jobs = ((part, views.draws(seed, epoch, part) if train else None) for part in parts)
         with contextlib.closing(self._read(split, jobs)) as reader:
             kept = 0
-            for number in range(len(chunks)):
-                images = empty((len(chunks[number]), size, size, self.channels), np.float32)
+            for number, chunk in enumerate(chunks, start):
+                images = empty((len(chunk), size, size, self.channels), np.float32)
                 good: list[int] = []
-                for part, draw in zip(parts[number], draws[number]):
+                for part in self._parts(chunk):
                     raw, bad = next(reader)
-                    shift = views.colour_noise(draw, pca, noise) if noise else None
+                    if noise:
+                        shift = views.colour_noise(views.draws(seed, epoch, part), pca, noise)
                     for i in self._good(split, part, bad):
                         row = images[len(good)]
                         np.subtract(self._sized(raw[i], size), mean, out=row)
@@ -207,7 +207,7 @@ class Provider:
                 kept += len(good)
                 if good:
                     labels = self.splits[split].labels[good].astype(np.int32)
-                    yield Batch(images[: len(good)], labels, np.array(good), start + number)
+                    yield Batch(images[: len(good)], labels, np.array(good), number)
         if not kept and not start:
             raise DataError(f"{self.path}: no image of {split} can be read")
 

@@ -24,7 +24,7 @@ class Frame:
     def __init__(self, h: int, S: int, resize_to: int | None, crop: str, mirror: bool):
         self.S, self.crop, self.mirror = S, crop, mirror
         self.side = resize_to or (h if h >= S else views.default_fit(S))
-        self.border = S // 8 if self.side == h == S else 0
+        self.border = S // 8 if h == S and not resize_to else 0
         self.matrix = None if self.side == h else views.interpolation(h, self.side)
 
     def cut(self, images: np.ndarray, draws: np.ndarray | None) -> np.ndarray:

@@ -1,8 +1,9 @@
 """type=cost.logreg: multinomial logistic regression; what a classifier minimises.
 
-    [logprob]                    [logprob]        (params)
-    type=cost.logreg             coeff=1
-    inputs=labels,probs          topk=5
+    [logprob]
+    type=cost.logreg
+    inputs=labels,probs
+    topk=5
 
 `labels` is a data layer with dataIdx=1, whole numbers 0 to classes - 1 of shape (1, 1, 1); `probs`
 a type=softmax layer with one number for each class. The columns of the output:

@@ -1,0 +1,117 @@
+"""Tells how a run goes: to a person a bar or lines, to a program metrics.jsonl."""
+
+import contextlib
+import json
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from convnet import files
+from convnet.checkpoint import CheckpointError
+
+if TYPE_CHECKING:
+    from convnet.train import Run
+
+
+class Report:
+    """Tells a person (bar or lines) and a program (metrics.jsonl) how a run goes."""
+
+    def __init__(self, run: "Run"):
+        self.run = run
+        self.path = run.folder / "metrics.jsonl"
+        self.last_test: dict[str, np.ndarray] = {}
+        with self._disk():
+            self._forget_the_future()
+            self.file = self.path.open("ab", buffering=0)
+        self.bar = self._bar() if sys.stderr.isatty() else None
+
+    def _forget_the_future(self) -> None:
+        """After a resume: drop the lines of batches that will be trained again, and torn ones."""
+        if self.path.exists():
+            now = self.run.net.step
+            rows = self.path.read_bytes().splitlines(keepends=True)
+            files.replace(self.path, [row for row in rows if _step_of(row) <= now])
+
+    @contextlib.contextmanager
+    def _disk(self) -> Iterator[None]:
+        """What the disk refuses, in one line."""
+        try:
+            yield
+        except OSError as e:
+            raise CheckpointError(f"{self.path}: {files.advice(e)}") from None
+
+    def _bar(self):
+        from tqdm import tqdm
+
+        run = self.run
+        total = run.plan.epochs * run.provider.train.size
+        done = round(run.progress * total)
+        return tqdm(total=total, initial=done, unit="img", smoothing=0.1, dynamic_ncols=True)
+
+    def batch(self, values: dict[str, np.ndarray], cases: int, seconds: float) -> None:
+        """One batch is trained."""
+        speed = {"seconds": round(seconds, 4), "images_per_s": round(cases / seconds, 2)}
+        self._write({"progress": round(self.run.progress, 6), **speed, **self._flat(values)})
+        at, done = self.run.at, self.run.progress
+        if self.bar is None:
+            self.say(f"{at.epoch}.{at.batch} ({done:.2%})... {self._text(values)} "
+                     f"({seconds:.3f} sec)")  # fmt: skip
+            return
+        shown = ", ".join(f"{name} {v:.4f}" for name, v in self._flat(values).items())
+        self.bar.set_description_str(f"epoch {at.epoch}/{self.run.plan.epochs}", refresh=False)
+        self.bar.set_postfix_str(shown, refresh=False)
+        self.bar.update(cases)
+
+    def test(self, values: dict[str, np.ndarray]) -> None:
+        """The test images were run."""
+        self.last_test = values
+        self._write({"test": self._flat(values)})
+        self.say(f"test output after {self.run.at.epoch}.{self.run.at.batch}: {self._text(values)}")
+
+    def saved(self, path: Path) -> None:
+        """A checkpoint was written."""
+        self.say(f"saved {path}")
+
+    def say(self, line: str) -> None:
+        """A line above the bar, or just a line."""
+        if self.bar is not None:
+            self.bar.write(line)
+        else:
+            print(line, flush=True)
+
+    def close(self) -> None:
+        """The run is over."""
+        self.file.close()
+        if self.bar is not None:
+            self.bar.close()
+
+    def _text(self, values: dict[str, np.ndarray]) -> str:
+        return "  ".join(
+            f"{cost}:  " + ", ".join(f"{v:f}" for v in row) for cost, row in values.items()
+        )
+
+    def _flat(self, values: dict[str, np.ndarray]) -> dict[str, float]:
+        """{"logprob": ..., "logprob.error": ...}: the cost by its name, the rest behind a dot."""
+        flat = {}
+        for cost, row in values.items():
+            for i, (kind, v) in enumerate(zip(self.run.kinds[cost], row)):
+                flat[f"{cost}.{kind}" if i else cost] = float(v)
+        return flat
+
+    def _write(self, row: dict) -> None:
+        at = self.run.at
+        row = {"step": self.run.net.step, "epoch": at.epoch, "batch": at.batch, **row}
+        with self._disk():
+            self.file.write(json.dumps(row).encode() + b"\n")
+
+
+def _step_of(row: bytes) -> float:
+    """The step that a line of metrics.jsonl tells of; infinity if the line is not whole."""
+    try:
+        return json.loads(row)["step"] if row.endswith(b"\n") else math.inf
+    except (ValueError, KeyError, TypeError):
+        return math.inf

@@ -1,0 +1,91 @@
+"""What a trained net makes of the test images: probabilities, scores, a CSV file."""
+
+import csv
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from convnet.cli import UsageError
+from convnet.net import Net
+from convnet.providers import DataError, Provider, printable
+
+
+def predict(net: Net, provider: Provider, multiview: bool, minibatch: int):
+    """Probabilities (N, classes), labels and names of all test images that can be read."""
+    from tqdm import tqdm
+
+    probs, good = [], []
+    found = (_ten_views if multiview else _one_view)(net, provider, minibatch)
+    with tqdm(total=provider.test.size, unit="img", disable=not sys.stderr.isatty()) as bar:
+        for indices, rows in found:
+            probs.append(rows)
+            good += list(indices)
+            bar.update(len(indices))
+    if not good:
+        raise DataError(f"{provider.path}: no test image can be read")
+    keys = [provider.test.keys[i] for i in good]
+    return np.concatenate(probs), provider.test.labels[good], keys
+
+
+def _one_view(net: Net, provider: Provider, minibatch: int) -> Iterator:
+    """(indices, probabilities) of the centre views, read as the tests of a run read them."""
+    provider.mean, source = net.mean, net.graph.feeds[0]
+    for batch in provider.batches("test", minibatch):
+        probs = net.run({source: batch.images}, net.output)
+        yield batch.indices, probs.reshape(len(probs), -1)
+
+
+def _ten_views(net: Net, provider: Provider, minibatch: int) -> Iterator:
+    """(indices, probabilities) of the averages of ten views of whole images."""
+    for first in range(0, provider.test.size, minibatch):
+        indices = range(first, min(provider.test.size, first + minibatch))
+        found = zip(indices, provider.images("test", indices))
+        read = {i: image for i, image in found if image is not None}
+        if read:
+            yield read, net.predict(read.values(), "ten", minibatch)
+
+
+def print_scores(probs: np.ndarray, labels: np.ndarray, classes: list[str]) -> None:
+    """Loss, top-1, top-5 and the table by class."""
+    rows = np.arange(len(labels))
+    loss = -np.log(np.maximum(probs[rows, labels], np.finfo(np.float32).tiny)).mean()
+    rank = (probs > probs[rows, labels][:, None]).sum(1)
+    print(f"\n{'class':24}{'images':>8}{'error':>9}   most often taken for")
+    for c, name in enumerate(classes):
+        mine = labels == c
+        if mine.any():
+            wrong = np.bincount(probs[mine].argmax(1), minlength=len(classes))
+            wrong[c] = 0
+            most = wrong.argmax()
+            other = f"{printable(classes[most])} ({wrong[most]})" if wrong[most] else ""
+            error = 100 * (rank[mine] > 0).mean()
+            print(f"{printable(name)[:23]:24}{mine.sum():8}{error:8.2f}%   {other}")
+    print(f"\nloss {loss:.4f}, top-1 error {100 * (rank > 0).mean():.2f} %", end="")
+    print(f", top-5 error {100 * (rank > 4).mean():.2f} %" if len(classes) > 5 else "")
+
+
+def check_target(path: Path) -> None:
+    """Before the work is done: UsageError where its result could not be written."""
+    if path.is_dir():
+        raise UsageError(f"--predictions={path}: is a folder; name a file")
+    if not path.parent.is_dir():
+        raise UsageError(f"--predictions={path}: there is no folder {path.parent}")
+
+
+def write_csv(path: Path, probs, labels, keys, classes: list[str]) -> None:
+    """One row an image: name, label, prediction, then the probability of every class."""
+    beside = path.with_name(path.name + ".tmp")
+    try:
+        with beside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            out = csv.writer(file)
+            out.writerow(["image", "label", "prediction", *classes])
+            for key, label, row in zip(keys, labels, probs):
+                best = classes[row.argmax()]
+                out.writerow([key, classes[label], best, *(f"{p:.6g}" for p in row)])
+        beside.replace(path)
+    except OSError as e:
+        beside.unlink(missing_ok=True)
+        raise UsageError(f"--predictions={path}: {e.strerror.lower()}") from None
+    print(f"predictions are in {path}")
