@@ -19,6 +19,7 @@ see only each other. With several inputs the results are added; each has weights
 
 import math
 
+import numpy as np
 from numba import prange
 
 from convnet.kernel import kernel
@@ -190,30 +191,36 @@ __global__ void im2col(int n, const T* x, T* cols, int first, int H, int W, int 
 }"""
 )
 def im2col(x, cols, first, H, W, C, OH, OW, F, P, stride, c0, Cg):
-    """Thread i owns one number of one window: the patches of the output rows from `first` on."""
-    flat = x.reshape(x.shape[0], H, W * C)
+    """Thread i owns one number of one window: the patches of the output rows from `first` on.
+
+    Flat arrays and unsigned numbers: an index that might be negative is tested, not vectorised.
+    """
+    flat, out = x.reshape(-1), cols.reshape(-1)
+    taps, channels = np.uintp(F * Cg), np.uintp(Cg)
     for t in prange(cols.shape[0] // OW):
         n, r0 = (first + t) // OH, (first + t) % OH * stride - P
-        for o in range(OW):
-            q0 = o * stride - P
-            out = cols[t * OW + o]
-            for a in range(F):
-                r, at = r0 + a, a * F * Cg
+        for a in range(F):
+            r = r0 + a
+            for o in range(OW):
+                q0 = o * stride - P
+                to = np.uintp(((t * OW + o) * F + a) * F * Cg)
                 if r < 0 or r >= H:
-                    for k in range(F * Cg):
-                        out[at + k] = 0
+                    for k in range(taps):
+                        out[to + k] = 0
                 elif q0 >= 0 and q0 + F <= W and Cg == C:
-                    for k in range(F * C):  # the taps of a row lie side by side
-                        out[at + k] = flat[n, r, q0 * C + k]
+                    at = np.uintp(((n * H + r) * W + q0) * C)
+                    for k in range(taps):  # the taps of a row lie side by side
+                        out[to + k] = flat[at + k]
                 else:
-                    for b in range(F):
-                        q = q0 + b
+                    for q in range(q0, q0 + F):
                         if q < 0 or q >= W:
-                            for k in range(Cg):
-                                out[at + b * Cg + k] = 0
+                            for k in range(channels):
+                                out[to + k] = 0
                         else:
-                            for k in range(Cg):
-                                out[at + b * Cg + k] = flat[n, r, q * C + c0 + k]
+                            at = np.uintp(((n * H + r) * W + q) * C + c0)
+                            for k in range(channels):
+                                out[to + k] = flat[at + k]
+                        to += channels
 
 
 @kernel(
@@ -237,18 +244,27 @@ __global__ void col2im(int n, const T* cols, T* dx, int H, int W, int C, int OH,
 }"""
 )
 def col2im(cols, dx, H, W, C, OH, OW, F, P, stride, c0, Cg):
-    """Thread i owns one pixel and channel: it collects from the windows that saw it."""
+    """A row of pixels collects from the windows that saw it, their taps of one row at a time."""
+    flat, out, channels = cols.reshape(-1), dx.reshape(-1), np.uintp(Cg)
     for t in prange(dx.shape[0] * H):
         n, r = t // H, t % H
         for q in range(W):
-            for k in range(Cg):
-                dx[n, r, q, c0 + k] = 0
-            for a in range((r + P) % stride, min(F, r + P + 1), stride):
-                o = (r + P - a) // stride
-                if o < OH:
-                    for b in range((q + P) % stride, min(F, q + P + 1), stride):
-                        p = (q + P - b) // stride
-                        if p < OW:
-                            row, at = (n * OH + o) * OW + p, (a * F + b) * Cg
-                            for k in range(Cg):
-                                dx[n, r, q, c0 + k] += cols[row, at + k]
+            to = np.uintp((t * W + q) * C + c0)
+            for k in range(channels):
+                out[to + k] = 0
+        for a in range((r + P) % stride, min(F, r + P + 1), stride):
+            o = (r + P - a) // stride
+            for p in range(OW if o < OH else 0):
+                q0 = p * stride - P
+                first, last = max(0, -q0), max(0, min(F, W - q0))
+                at = np.uintp((((n * OH + o) * OW + p) * F * F + a * F + first) * Cg)
+                if Cg == C:
+                    to = np.uintp((t * W + q0 + first) * C)
+                    for k in range(np.uintp(max(0, last - first) * C)):
+                        out[to + k] += flat[at + k]
+                else:
+                    for q in range(q0 + first, q0 + last):
+                        to = np.uintp((t * W + q) * C + c0)
+                        for k in range(channels):
+                            out[to + k] += flat[at + k]
+                        at += channels
