@@ -122,7 +122,7 @@ class Worker:
 
         found = {}
         for l in self.net.layers:
-            macs = 2 * self.args.batch * summary.macs_of(self.net.graph, l.name)
+            macs = 2 * self.args.batch * summary.macs_of(self.net.graph, l)
             learns = self.net.learns[l.name]
             back = any(isinstance(w, int) for w in learns) + any(isinstance(w, str) for w in learns)
             found[l.name] = macs, macs * back
