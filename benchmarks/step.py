@@ -104,17 +104,20 @@ class Worker:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
     def layers(self, _) -> dict:
-        """{layer: (seconds of fprop, of bprop)}, medians over rounds of training steps."""
-        times: dict[str, tuple[list, list]] = {}
+        """Seconds of a training step, and of fprop and bprop of each layer in the same steps."""
+        steps, times = [], {}
         plain = {l.name: l.fprop for l in self.net.layers}
         for l in self.net.layers:
             times[l.name] = [], []
             l.fprop = timed(l.fprop, *times[l.name])
         for _ in range(self.args.rounds + 1):
+            start = time.perf_counter()
             self.once("train")
+            steps.append(time.perf_counter() - start)
         for l in self.net.layers:
             l.fprop = plain[l.name]
-        return {k: [median(t[1:]) if t[1:] else 0.0 for t in both] for k, both in times.items()}
+        found = {k: [median(t[1:]) if t[1:] else 0.0 for t in both] for k, both in times.items()}
+        return {"step": median(steps[1:]), "layers": found}
 
     def flops(self, _) -> dict:
         """{layer: (operations of a direct forward pass, of backward)} over the batch."""
@@ -122,7 +125,7 @@ class Worker:
 
         found = {}
         for l in self.net.layers:
-            macs = 2 * self.args.batch * summary.macs_of(self.net.graph, l.name)
+            macs = 2 * self.args.batch * summary.macs_of(self.net.graph, l)
             learns = self.net.learns[l.name]
             back = any(isinstance(w, int) for w in learns) + any(isinstance(w, str) for w in learns)
             found[l.name] = macs, macs * back
@@ -280,10 +283,10 @@ def tell(args, figures: dict) -> None:
 
 def tell_layers(figures: dict) -> None:
     """Milliseconds and GFLOP/s of each layer in training."""
-    step = median(figures["seconds"]["train"]["ours"])
-    print(f"\n{'layer':16}{'fprop ms':>9}{'bprop ms':>9}{'GFLOP/s':>9}{'GFLOP/s':>9}{'of step':>9}")
-    rest = step
-    for name, times in figures["layers"].items():
+    step = rest = figures["layers"]["step"]
+    print(f"\n{1e3 * step:.1f} ms for a step of convnet while its layers are timed")
+    print(f"{'layer':16}{'fprop ms':>9}{'bprop ms':>9}{'GFLOP/s':>9}{'GFLOP/s':>9}{'of step':>9}")
+    for name, times in figures["layers"]["layers"].items():
         rest -= sum(times)
         rates = [f"{f / t / 1e9:9.0f}" if f and t else f"{'':9}"
                  for f, t in zip(figures["flops"][name], times)]  # fmt: skip

@@ -61,33 +61,35 @@ __global__ void rnorm(int n, const T* x, T* d, T* y, int H, int W, int C, int si
 }"""
 )
 def rnorm(x, d, y, H, W, C, size, k, a, beta, keep):
-    """The divisor D (into d, if it is to be kept) and the output; first columns, then rows."""
+    """The divisor D (into d, if it is to be kept) and the output; first columns, then rows.
+
+    Flat arrays and unsigned numbers: an index that might be negative is tested, not vectorised.
+    """
+    xs, ys, ds = x.reshape(-1), y.reshape(-1), d.reshape(-1)
+    channels, row = np.uintp(C), np.uintp(W * C)
     for i in prange(x.shape[0] * H):
-        n, p = i // H, i % H
-        columns = np.empty((W, C), x.dtype)
-        top, bottom = max(p - size // 2, 0), min(p - size // 2 + size, H)
+        p = i % H
+        columns, D = np.zeros(W * C, x.dtype), np.empty(C, x.dtype)
+        for r in range(max(p - size // 2, 0), min(p - size // 2 + size, H)):
+            at = np.uintp((i - p + r) * W * C)
+            for c in range(row):
+                columns[c] += xs[at + c] * xs[at + c]
         for q in range(W):
-            for c in range(C):
-                columns[q, c] = x[n, top, q, c] * x[n, top, q, c]
-            for r in range(top + 1, bottom):
-                for c in range(C):
-                    columns[q, c] += x[n, r, q, c] * x[n, r, q, c]
-        D = np.empty(C, x.dtype)
-        for q in range(W):
-            left, right = max(q - size // 2, 0), min(q - size // 2 + size, W)
-            for c in range(C):
-                D[c] = columns[left, c]
-            for s in range(left + 1, right):
-                for c in range(C):
-                    D[c] += columns[s, c]
-            for c in range(C):
+            for c in range(channels):
+                D[c] = 0
+            for s in range(max(q - size // 2, 0), min(q - size // 2 + size, W)):
+                at = np.uintp(s * C)
+                for c in range(channels):
+                    D[c] += columns[at + c]
+            at = np.uintp((i * W + q) * C)
+            for c in range(channels):
                 D[c] = k + a * D[c]
             if keep:
-                for c in range(C):
-                    d[n, p, q, c] = D[c]
+                for c in range(channels):
+                    ds[at + c] = D[c]
             powers(D, beta)
-            for c in range(C):
-                y[n, p, q, c] = x[n, p, q, c] * D[c]
+            for c in range(channels):
+                ys[at + c] = xs[at + c] * D[c]
 
 
 @kernel(
@@ -111,24 +113,25 @@ __global__ void rnorm_back(int n, const T* x, const T* y, const T* d, const T* d
 def rnorm_back(x, y, d, dy, dx, H, W, C, size, a2beta, beta):
     """Each pixel collects from the windows that hold it: the mirrored window around it."""
     before, after = size - 1 - size // 2, size // 2 + 1
+    xs, ys, ds = x.reshape(-1), y.reshape(-1), d.reshape(-1)
+    dys, dxs = dy.reshape(-1), dx.reshape(-1)
+    channels, row = np.uintp(C), np.uintp(W * C)
     for i in prange(x.shape[0] * H):
-        n, p = i // H, i % H
-        columns = np.empty((W, C), x.dtype)
-        top, bottom = max(p - before, 0), min(p + after, H)
-        for q in range(W):
-            for c in range(C):
-                columns[q, c] = dy[n, top, q, c] * y[n, top, q, c] / d[n, top, q, c]
-            for r in range(top + 1, bottom):
-                for c in range(C):
-                    columns[q, c] += dy[n, r, q, c] * y[n, r, q, c] / d[n, r, q, c]
+        p = i % H
+        columns = np.zeros(W * C, x.dtype)
+        for r in range(max(p - before, 0), min(p + after, H)):
+            at = np.uintp((i - p + r) * W * C)
+            for c in range(row):
+                columns[c] += dys[at + c] * ys[at + c] / ds[at + c]
         D, t = np.empty(C, x.dtype), np.empty(C, x.dtype)
         for q in range(W):
-            left, right = max(q - before, 0), min(q + after, W)
-            for c in range(C):
-                D[c], t[c] = d[n, p, q, c], columns[left, c]
-            for s in range(left + 1, right):
-                for c in range(C):
-                    t[c] += columns[s, c]
+            at = np.uintp((i * W + q) * C)
+            for c in range(channels):
+                D[c], t[c] = ds[at + c], 0
+            for s in range(max(q - before, 0), min(q + after, W)):
+                there = np.uintp(s * C)
+                for c in range(channels):
+                    t[c] += columns[there + c]
             powers(D, beta)
-            for c in range(C):
-                dx[n, p, q, c] = dy[n, p, q, c] * D[c] - a2beta * x[n, p, q, c] * t[c]
+            for c in range(channels):
+                dxs[at + c] = dys[at + c] * D[c] - a2beta * xs[at + c] * t[c]
