@@ -36,10 +36,9 @@ class TorchNet(torch.nn.Module):
                 if owner not in self.own:
                     value = theirs(l, name, torch.tensor(net.weights[l.name][name], dtype=dtype))
                     value = value.contiguous(memory_format=self._format(value))
-                    self.own[owner] = torch.nn.Parameter(value)
-                frozen = rates.eps.base == 0
-                mine = self.own[owner].detach() if frozen else self.own[owner]
-                self.weights[l.name][name] = mine
+                    learns = rates.eps.base > 0  # the owner stands above those that share
+                    self.own[owner] = torch.nn.Parameter(value, requires_grad=learns)
+                self.weights[l.name][name] = self.own[owner]
         for owner, parameter in self.own.items():
             self.register_parameter(owner.replace(".", "_"), parameter)
         self.over = {l.name for l in self.graph.layers if self._may_overwrite(l)}
