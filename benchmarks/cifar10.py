@@ -107,7 +107,7 @@ def follow(engine: str, args) -> dict:
     """Train with one engine and tell of every epoch."""
     context = multiprocessing.get_context("spawn")
     pipe, theirs = context.Pipe()
-    process = context.Process(target=train, args=(engine, args, theirs), daemon=True)
+    process = context.Process(target=train, args=(engine, args, theirs))
     process.start()
     theirs.close()
     found = {"version": pipe.recv(), "epochs": []}
