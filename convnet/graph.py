@@ -7,6 +7,7 @@ import inspect
 import math
 import os
 import re
+from collections.abc import Iterable
 
 from convnet.cfg import CfgError, Note, Section, Sections, Value, nearest, short
 from convnet.layer import CostLayer, Layer, Weight
@@ -44,7 +45,8 @@ class Graph:
     notes on what is no mistake.
 
     feeds: {dataIdx: (H, W, C) or None} of the data, None where the cfg says it (imgSize).
-    classes: their number, for outputs=classes. Raises CfgError with every mistake.
+    classes: their number, for outputs=classes. keys_only: stop before the shapes, which need the
+    data. Raises CfgError with every mistake.
     """
 
     def __init__(
@@ -53,12 +55,15 @@ class Graph:
         params: Sections | None = None,
         feeds: dict[int, Shape | None] | None = None,
         classes: int | None = None,
+        keys_only: bool = False,
     ):
         self.words = {} if classes is None else {"classes": classes}
         self.layers: list[Layer] = []
         self._shapes_at: dict[tuple, dict[str, Shape]] = {}
         merged, notes, self.remarks = with_rates(sections, Sections() if params is None else params)
         self._build(merged, notes)
+        if keys_only:
+            return
         self._find_shapes(feeds or {})
         self._share()
         self._refuse_too_large()
@@ -282,7 +287,7 @@ class Graph:
             )
 
     def _mark_pyramids(self) -> None:
-        """Two or more pools that cut one map into n x n bins each are a spatial pyramid.
+        """Pools that cut one map into n x n bins each, read together, are a spatial pyramid.
 
         At another size of the map they keep their n, as type=spp does (SPP-net's test time).
         """
@@ -291,9 +296,24 @@ class Graph:
             if len(l.reads) == 1 and (n := l.pyramid(self.shapes[l.reads[0]])):
                 levels.setdefault(l.reads[0], []).append((l, n))
         for source, pools in levels.items():
-            if len({n for _, n in pools}) > 1:
-                for l, n in pools:
+            together = [(l, n) for l, n in pools if self._meets_another(l, pools)]
+            if len({n for _, n in together}) > 1:
+                for l, n in together:
                     l.level, l.trained_on = n, self.shapes[source]
+
+    def _meets_another(self, pool: Layer, pools: list[tuple[Layer, int]]) -> bool:
+        """Whether some layer reads this pool and another of them, neurons between or not."""
+        ends = {l.name: self._ends(l.name) for l, _ in pools}
+        mine = ends.pop(pool.name)
+        return any(mine & theirs for theirs in ends.values())
+
+    def _ends(self, name: str) -> set[str]:
+        """The layers that read this one, past layers of type=neuron."""
+        found: set[str] = set()
+        for l in self.layers:
+            if name in l.reads:
+                found |= {l.name} if l.splits else self._ends(l.name)
+        return found
 
     @property
     def size(self) -> int:
@@ -310,27 +330,35 @@ class Graph:
             raise ValueError(f"no layer {before!r}{nearest(before, self.alias)}")
         return before if before != name else self.alias[name]
 
-    def shapes_at(self, given: dict[str, Shape]) -> dict[str, Shape]:
-        """Every shape when the named layers give these. ValueError where the net cannot run."""
-        at = tuple(sorted(given.items()))
+    def shapes_at(
+        self, given: dict[str, Shape], only: Iterable[str] | None = None
+    ) -> dict[str, Shape]:
+        """Shapes of all layers (or of `only` these) when the named layers give these.
+
+        ValueError where the net cannot run.
+        """
+        wanted = frozenset(self.by_name if only is None else only)
+        at = (wanted, *sorted(given.items()))
         if at not in self._shapes_at:
-            self._shapes_at[at] = self._walk(dict(given))
+            self._shapes_at[at] = self._walk(dict(given), wanted)
         return self._shapes_at[at]
 
-    def _walk(self, shapes: dict[str, Shape]) -> dict[str, Shape]:
+    def _walk(self, shapes: dict[str, Shape], wanted: frozenset[str]) -> dict[str, Shape]:
         for name, shape in shapes.items():
             if shape[2] != self.shapes[name][2]:
                 raise ValueError(f"[{name}] has {self.shapes[name][2]} channels, got {shape[2]}")
         for l in self.layers:
             ins = [shapes[name] for name in l.reads if name in shapes]
-            if l.name in shapes or not l.inputs or len(ins) < len(l.reads):
+            skip = l.name in shapes or l.name not in wanted or not l.inputs
+            if skip or len(ins) < len(l.reads):
                 continue
             try:
                 shapes[l.name] = l.shape(*ins)
                 now = {name: w.shape for name, w in l.weights(*ins).items()}
             except ValueError as e:
                 raise ValueError(f"[{l.name}] {e}") from None
-            if now != {name: w.shape for name, w in self.asked(l).items()}:
+            moved = l.positional and ins != [self.shapes[name] for name in l.reads]
+            if moved or now != {name: w.shape for name, w in self.asked(l).items()}:
                 self._refuse(l, ins)
         return shapes
 

@@ -186,6 +186,7 @@ class Layer:
 
     type: str  # the word after type=, set by graph.py
     reads: list[str]  # the layers whose outputs fprop takes, set by graph.py
+    positional = False  # whether each weight belongs to a place of the input, as in fc
     splits = True  # whether neuron= becomes a layer of its own, of type=neuron
     ignored: tuple[str, ...] = ("gpu", "partialSum", "sumWidth")  # tuned 2012's kernels only
     examples = ""

@@ -8,7 +8,7 @@ conv5 = net.features(images, "conv5")    # (N, 13, 13, 256)
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,8 @@ class Net:
         self.layers, self.by_name = graph.layers, graph.by_name
         self.classes = [str(i) for i in range(graph.words.get("classes", 0))]
         self.mean: np.ndarray | None = None  # (H, W, C), subtracted from images
-        self.resize_to = round(graph.size * 256 / 224)  # shorter side before the centre is cut
+        self.resize_to = views.default_fit(graph.size)  # shorter side before the centre is cut
+        self.mirror = True  # whether the mirror image of an object is of the same class
         self.step = 0  # batches trained so far; dropout draws from (seed, step)
         self._init_weights()
 
@@ -83,11 +84,15 @@ class Net:
         self.restore(runfolder.find(path)[0])
 
     def restore(self, saved: Checkpoint) -> None:
-        """Take weights, mean and class names of a loaded checkpoint."""
+        """Take weights, mean and class names of a checkpoint. ValueError if they do not fit."""
+        meta, mean = saved.meta, saved.arrays["data"]["mean"]
+        channels = self.graph.shapes[self.graph.feeds[0]][2]
+        if mean.ndim != 3 or mean.shape[2] != channels or not np.isfinite(mean).all():
+            raise ValueError(f"the mean image is {mean.shape}, the net takes {channels} channels")
         self.set_weights(saved.arrays["weights"])
-        self.mean = saved.arrays["data"].get("mean")
-        self.classes, self.step = list(saved.meta["classes"]), saved.meta["step"]
-        self.seed, self.resize_to = saved.meta["seed"], saved.meta["resize_to"]
+        self.mean, self.mirror = mean, meta["mirrors"]
+        self.classes, self.step, self.seed = list(meta["classes"]), meta["step"], meta["seed"]
+        self.resize_to = round(meta["resize_to"] * self.graph.size / mean.shape[0])
 
     # ---------------------------------------------------------------- weights
 
@@ -118,6 +123,9 @@ class Net:
     def set_weights(self, arrays: dict[str, np.ndarray]) -> None:
         """Copy arrays into the weights of the same names. ValueError if they do not all fit."""
         own = self.own_weights()
+        for name, got in arrays.items():
+            if not np.isfinite(np.dot(got.ravel(), got.ravel())):
+                raise ValueError(f"the weights {name} are not finite")
         for name in {**own, **arrays}:
             have, got = own.get(name), arrays.get(name)
             if have is None or got is None or have.shape != got.shape:
@@ -157,8 +165,9 @@ class Net:
         Returns their arrays by name and, in training, the tape that bprop takes back.
         """
         want = set(want)
-        self.graph.shapes_at({name: tuple(x.shape[1:]) for name, x in given.items()})
         order = self._order(given, want)
+        shapes = {name: tuple(x.shape[1:]) for name, x in given.items()}
+        self.graph.shapes_at(shapes, [l.name for l in order])
         uses = Counter(name for l in order for name in l.reads)
         acts, tape, out = dict(given), [], {}
         for l in order:
@@ -251,11 +260,13 @@ class Net:
         """Probabilities (N, classes) of uint8 images: (N, H, W, C), or a list of any sizes.
 
         view: 'centre' cuts the centre as in training, 'ten' averages the centre, the corners and
-        their mirror images, 'full' takes the whole image at its own shape (nets with a pyramid),
-        'asis' takes the pixels as they are. Raises ValueError where the net cannot take a size.
+        their mirror images (five views of what has no mirror image, such as digits), 'full' takes
+        the whole image at its own shape (nets with a pyramid), 'asis' takes the pixels as they
+        are. Raises ValueError for images that are none, or of a size that the net cannot take.
         """
-        out = [p.reshape(len(p), -1) for p in self._each(images, self.output, view, batch)]
-        return np.concatenate(out).reshape(len(images), -1, out[0].shape[1]).mean(1)
+        rows = [p.reshape(-1) for p in self._each(images, self.output, view, batch)]
+        classes = len(rows[0]) if rows else int(np.prod(self.graph.shapes[self.output]))
+        return np.reshape(rows, (len(images), -1, classes) if rows else (0, 1, classes)).mean(1)
 
     def features(
         self, images, layer: str, view: str = "centre", batch: int = 32
@@ -263,49 +274,65 @@ class Net:
         """The output of a layer for uint8 images: (N, H, W, C), or a list where shapes differ.
 
         `conv1` is what comes out of its neuron, `conv1:pre` what goes in. Views as in predict,
-        where each of the ten has a row of its own.
+        where each of several has a row of its own.
         """
-        rows = [row for block in self._each(images, layer, view, batch) for row in block]
-        same = len({row.shape for row in rows}) == 1
-        return np.stack(rows) if same else rows
+        rows = list(self._each(images, self.graph.resolve(layer), view, batch))
+        return np.stack(rows) if len({row.shape for row in rows}) == 1 else rows
 
     def run(self, values: dict[str, np.ndarray], upto: str, batch: int | None = None) -> np.ndarray:
         """From the outputs of named layers, (N, H, W, C) each, to the output of another.
 
-        A data layer's value is an image minus its mean, before the layer's own scale.
+        A data layer's value is an image minus its mean, before the layer's own scale. batch: cases
+        at a time. Raises ValueError.
         """
-        given = {self.graph.resolve(name): x for name, x in values.items()}
-        name, n = self.graph.resolve(upto), len(next(iter(values.values())))
-        out = []
-        for i in range(0, n, batch or n):
-            part = {k: self.device.array(x[i : i + (batch or n)]) for k, x in given.items()}
-            out.append(self.device.numpy(self.fprop(part, [name])[0][name]).copy())
-        return np.concatenate(out)
+        given = {self.graph.resolve(name): np.asarray(x) for name, x in values.items()}
+        counts = {len(x) if x.ndim == 4 else 0 for x in given.values()}
+        if len(counts) != 1 or counts == {0} or (batch or 1) < 1:
+            shapes = {name: np.shape(x) for name, x in values.items()}
+            raise ValueError(f"needs arrays (N, H, W, C) with one N, in batches of >= 1: {shapes}")
+        name, n = self.graph.resolve(upto), counts.pop()
+        if name in given:
+            return given[name]
+        parts = [slice(i, i + (batch or n)) for i in range(0, n, batch or n)]
+        return np.concatenate(
+            [self._forward({k: x[part] for k, x in given.items()}, name) for part in parts]
+        )
+
+    def _forward(self, given: dict[str, np.ndarray], name: str) -> np.ndarray:
+        """One pass from NumPy arrays to a NumPy array; labels are int32, all else float32."""
+        labels = self.graph.feeds.get(1)
+        kinds = {k: np.int32 if k == labels else np.float32 for k in given}
+        on_device = {k: self.device.array(x.astype(kinds[k], copy=False)) for k, x in given.items()}
+        return self.device.numpy(self.fprop(on_device, [name])[0][name]).copy()
 
     @property
     def output(self) -> str:
         """The layer whose output is the prediction: what the first cost looks at."""
-        return (
-            self.by_name[self.graph.costs[0]].reads[1] if self.graph.costs else self.layers[-1].name
-        )
+        return self.by_name[self.graph.costs[0]].reads[1]
 
-    def _each(self, images, upto: str, view: str, batch: int):
-        """The outputs of `upto` for the views of the images, in order, equal sizes together."""
+    def _each(self, images, upto: str, view: str, batch: int) -> Iterator[np.ndarray]:
+        """The output of `upto` for each view of each image; equal sizes run together."""
+        if isinstance(images, np.ndarray) and images.ndim != 4:
+            raise ValueError(f"images must be (N, H, W, C) or a list of them, not {images.shape}")
         source = self.graph.feeds[0]
         waiting: list[np.ndarray] = []
+        sizes = set()
 
         def flush():
             x = views.to_net(waiting, self._mean)
+            sizes.add(x.shape[1:])
             waiting.clear()
-            return self.run({source: x}, upto)
+            return self._forward({source: x}, upto)
 
         for image in images:
             for cut in self._views(image, view):
                 if waiting and (waiting[0].shape != cut.shape or len(waiting) >= batch):
-                    yield flush()
+                    yield from flush()
                 waiting.append(cut)
         if waiting:
-            yield flush()
+            yield from flush()
+        if len(sizes) > 1:
+            self.device.trim()  # memory for sizes that may not come again
 
     @property
     def _mean(self) -> np.ndarray:
@@ -317,9 +344,14 @@ class Net:
     def _views(self, image: np.ndarray, view: str) -> Iterable[np.ndarray]:
         """What the net is to see of one image, uint8 (h, w, C) each."""
         image = np.asarray(image)
-        if image.dtype != np.uint8 or image.ndim not in (2, 3):
-            raise ValueError(f"an image must be uint8 (H, W, C), not {image.dtype} {image.shape}")
+        image = image[..., None] if image.ndim == 2 else image
         size, fit = self.graph.size, self.resize_to
+        channels = self.graph.shapes[self.graph.feeds[0]][2]
+        usable = image.ndim == 3 and image.shape[2] in (1, channels) and image.size
+        if image.dtype != np.uint8 or not usable:
+            raise ValueError(
+                f"an image must be uint8 (H, W, {channels}), not {image.dtype} {image.shape}"
+            )
         if view == "asis" or (view == "centre" and image.shape[:2] == (size, size)):
             return [image]
         if view == "full":
@@ -327,5 +359,6 @@ class Net:
         if view == "centre":
             return [views.centre(views.fit(image, fit), size)]
         if view == "ten":
-            return views.ten_views(image, size, fit)
+            found = views.ten_views(image, size, fit)
+            return found if self.mirror else found[:5]
         raise ValueError(f"view={view!r}: must be centre, ten, full or asis")

@@ -32,7 +32,7 @@ def natural(text: str) -> int:
 
 
 def _whole(text: str, least: int) -> int:
-    if not text.isdecimal() or int(text) < least:
+    if not text.isdecimal() or len(text) > 9 or int(text) < least:
         raise argparse.ArgumentTypeError(f"must be a whole number of {least} or more, not {text!r}")
     return int(text)
 
@@ -54,6 +54,13 @@ def _number(text: str, fits: Callable[[float], bool], which: str) -> float:
     raise argparse.ArgumentTypeError(f"must be a number {which}, not {text!r}")
 
 
+def text(value: str) -> str:
+    """Any text but an empty one, which is what an unset variable of a shell leaves."""
+    if not value:
+        raise argparse.ArgumentTypeError("is empty")
+    return value
+
+
 def yes_or_no(text: str) -> bool:
     """yes or no."""
     if text not in ("yes", "no"):
@@ -66,11 +73,13 @@ def add_net(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("net")
     group.add_argument(
         "--layer-def",
+        type=text,
         metavar="FILE.cfg",
         help="the layers; a section is a layer (docs/cfg.md)",
     )
     group.add_argument(
         "--layer-params",
+        type=text,
         metavar="FILE.cfg",
         help="learning rates and the like (default: <layer-def>-params.cfg "
         "beside the layer definition, if it is there)",
@@ -89,12 +98,14 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data")
     group.add_argument(
         "--data-path",
+        type=text,
         metavar="DIR",
         help="train/<class>/*.jpg and test/<class>/*.jpg, or <class>/*.jpg, or a "
         "folder of CIFAR batches (default: the built-in digits)",
     )
     group.add_argument(
         "--data-provider",
+        type=text,
         metavar="NAME",
         help="digits, images or cifar (default: found from the folder)",
     )

@@ -25,6 +25,8 @@ def predict(net: Net, provider: Provider, multiview: bool, minibatch: int):
             bar.update(len(indices))
     if not good:
         raise DataError(f"{provider.path}: no test image can be read")
+    if not np.isfinite(np.concatenate(probs)).all():
+        raise DataError("the net's probabilities are not finite; its weights are of no use")
     keys = [provider.test.keys[i] for i in good]
     return np.concatenate(probs), provider.test.labels[good], keys
 
@@ -44,26 +46,37 @@ def _ten_views(net: Net, provider: Provider, minibatch: int) -> Iterator:
         found = zip(indices, provider.images("test", indices))
         read = {i: image for i, image in found if image is not None}
         if read:
-            yield read, net.predict(read.values(), "ten", minibatch)
+            yield read, net.predict(list(read.values()), "ten", minibatch)
 
 
 def print_scores(probs: np.ndarray, labels: np.ndarray, classes: list[str]) -> None:
     """Loss, top-1, top-5 and the table by class."""
-    rows = np.arange(len(labels))
-    loss = -np.log(np.maximum(probs[rows, labels], np.finfo(np.float32).tiny)).mean()
-    rank = (probs > probs[rows, labels][:, None]).sum(1)
+    mine = probs[np.arange(len(labels)), labels]
+    loss = -np.log(np.maximum(mine, np.finfo(np.float32).tiny)).mean()
+    top1, top5 = (errors(probs, mine, k) for k in (1, 5))
     print(f"\n{'class':24}{'images':>8}{'error':>9}   most often taken for")
     for c, name in enumerate(classes):
-        mine = labels == c
-        if mine.any():
-            wrong = np.bincount(probs[mine].argmax(1), minlength=len(classes))
+        rows = labels == c
+        if rows.any():
+            wrong = np.bincount(probs[rows].argmax(1), minlength=len(classes))
             wrong[c] = 0
             most = wrong.argmax()
             other = f"{printable(classes[most])} ({wrong[most]})" if wrong[most] else ""
-            error = 100 * (rank[mine] > 0).mean()
-            print(f"{printable(name)[:23]:24}{mine.sum():8}{error:8.2f}%   {other}")
-    print(f"\nloss {loss:.4f}, top-1 error {100 * (rank > 0).mean():.2f} %", end="")
-    print(f", top-5 error {100 * (rank > 4).mean():.2f} %" if len(classes) > 5 else "")
+            error = 100 * top1[rows].mean()
+            print(f"{printable(name)[:23]:24}{rows.sum():8}{error:8.2f}%   {other}")
+    print(f"\nloss {loss:.4f}, top-1 error {100 * top1.mean():.2f} %", end="")
+    print(f", top-5 error {100 * top5.mean():.2f} %" if len(classes) > 5 else "")
+
+
+def errors(probs: np.ndarray, mine: np.ndarray, k: int) -> np.ndarray:
+    """For each case, 0 if the label is among the k most probable, else 1; the rule of cost.logreg.
+
+    mine: the probability of the label. With n classes equal to it, itself among them, and m above,
+    the k - m places that are left fall on any of the n. A NaN is above everything.
+    """
+    equal = (probs == mine[:, None]).sum(1)
+    above = probs.shape[1] - (probs < mine[:, None]).sum(1) - equal
+    return 1 - np.clip((k - above) / np.maximum(equal, 1), 0, 1)
 
 
 def check_target(path: Path) -> None:

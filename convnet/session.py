@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convnet import runfolder, scores, summary, views
+from convnet import runfolder, scores, summary
 from convnet.cfg import load_text
 from convnet.checkpoint import Checkpoint, CheckpointError
 from convnet.cli import UsageError
@@ -20,6 +20,11 @@ from convnet.train import Plan, Run
 # (epochs, minibatch) where the command line says nothing
 USUAL = {"digits": (4, 16)}
 USUAL_ELSEWHERE = (30, 64)
+# what the meta of a run's checkpoint has
+META = {
+    *("source", "classes", "image", "resize_to", "mirrors", "seed", "data"),
+    *("step", "epoch", "epochs", "batch", "batches", "minibatch", "test_due"),
+}
 
 
 def train(args) -> int:
@@ -34,6 +39,7 @@ def train(args) -> int:
     elif not args.layer_def:
         raise UsageError("--layer-def=FILE.cfg is needed (or --resume=RUN to go on with a run)")
     source = _source(args, saved)
+    source.check_keys()
     provider = _provider(args, source, args.seed or 0)
     graph = source.graph(_feeds(provider), len(provider.classes))
     for remark in graph.remarks:
@@ -47,7 +53,6 @@ def train(args) -> int:
     )
     print(summary.table(graph, plan.minibatch))
     net = Net(graph, args.device, args.seed or 0)
-    net.classes, net.resize_to = provider.classes, _fit(provider)
     folder = Path(path).parent if saved else _new_folder(args.save_path, source.name)
     with runfolder.run_lock(folder):
         runfolder.clean(folder)
@@ -90,16 +95,24 @@ def _train(run: Run) -> int:
         report.close()
         run.provider.close()
     if run.asked_to_stop:
-        print(f"stopped; go on with: python tools/train.py --resume={run.folder}")
+        print(f"stopped; go on with: {_python()} tools/train.py --resume={run.folder}")
         return 128 + run.asked_to_stop
     print(f"trained in {_duration(time.perf_counter() - began)}.{_in_words(run, report)}")
     print(
         f"Checkpoints and metrics.jsonl are in {run.folder}/. Next:\n"
-        f"  python tools/test.py {run.folder} --multiview"
+        f"  {_python()} tools/test.py {run.folder} --multiview"
     )
     if run.provider.name == "digits":
-        print(f"  python tools/train.py --layer-def={run.source.name} --data-path=<your images>/")
+        print(
+            f"  {_python()} tools/train.py --layer-def={run.source.name} --data-path=<your images>/"
+        )
     return 0
+
+
+def _python() -> str:
+    """How a user calls this Python again: .venv/bin/python, or just python."""
+    here, own = Path.cwd(), Path(sys.executable)
+    return str(own.relative_to(here)) if own.is_relative_to(here) else "python"
 
 
 def _count(number: int, word: str, plural: str = "s") -> str:
@@ -128,17 +141,23 @@ def test(args) -> int:
     saved, path, notes = runfolder.find(args.checkpoint)
     _say_notes(notes)
     args = _as_before(args, _meta(saved, path))
-    net = Net.from_saved(saved, args.device)
+    own = args.data_path in (None, saved.meta["data"]["path"])
+    try:
+        net = Net.from_saved(saved, args.device)
+    except ValueError as e:
+        raise CheckpointError(f"{path}: {e}") from None
     provider = _provider(args, Source.from_dict(saved.meta["source"]), saved.meta["seed"])
     if provider.classes != net.classes:
         raise UsageError(
             f"{path} was trained on the classes {_some(net.classes)}; "
             f"the data has {_some(provider.classes)}"
         )
-    print(
-        f"{path}: {provider.test.size:,} test images, "
-        + ("10 views" if args.multiview else "1 view")
-    )
+    if own and provider.fingerprint != saved.meta["data"]["fingerprint"]:
+        note = "the images have changed since the run; it may have been trained on some of these"
+        _say_notes([f"{provider.path}: {note}"])
+    views = (10 if net.mirror else 5) if args.multiview else 1
+    total = provider.train.size + provider.test.size
+    print(f"{path}: {provider.test.size:,} test images of {total:,}, {_count(views, 'view')}")
     probs, labels, keys = scores.predict(net, provider, args.multiview, args.minibatch)
     provider.close()
     scores.print_scores(probs, labels, net.classes)
@@ -157,7 +176,8 @@ def check(args) -> int:
     source = Source.read(args.layer_def, args.layer_params, tuple(args.set))
     size, channels = source.image_size()
     size = args.size or size
-    graph = source.graph({0: (size, size, channels) if size else None}, args.classes)
+    classes = args.classes or (10 if "classes" in source.text else None)
+    graph = source.graph({0: (size, size, channels) if size else None}, classes)
     for remark in graph.remarks:
         print(f"note: {remark}")
     print(summary.table(graph, args.minibatch))
@@ -170,6 +190,8 @@ def _check_gradients(graph, seed: int) -> int:
     net, rng = Net(graph, seed=seed), np.random.default_rng(seed)
     images = rng.normal(0, 60, (2, *graph.shapes[graph.feeds[0]]))
     gaps = gradcheck.check(net, images, rng.integers(0, max(1, len(net.classes)), 2))
+    if not gaps:
+        raise UsageError("--grad: no weight of this net learns; epsW and epsB are 0")
     width = max(len(gap.name) for gap in gaps)
     print(f"\n{'array':{width}}  {'analytic':>14}  {'numeric':>14}  relative error")
     for gap in gaps:
@@ -184,7 +206,8 @@ def _check_gradients(graph, seed: int) -> int:
 
 def _meta(saved: Checkpoint, path: Path) -> dict:
     """What a checkpoint tells of its run; CheckpointError if it is of something else."""
-    if not {"source", "classes", "seed", "data", "step"} <= set(saved.meta):
+    told = set(saved.meta) >= META and set(saved.arrays) >= {"weights", "momenta", "data"}
+    if not told or "mean" not in saved.arrays["data"]:
         raise CheckpointError(f"{path}: a checkpoint, but not of a run of tools/train.py")
     return saved.meta
 
@@ -242,10 +265,6 @@ def _provider(args, source: Source, seed: int) -> Provider:
     return made(args.data_path, size, channels, DataOptions(seed=seed, **given))
 
 
-def _fit(provider: Provider) -> int:
-    return provider.options.resize_to or views.default_fit(provider.size)
-
-
 def _feeds(provider: Provider) -> dict:
     return {0: (provider.size, provider.size, provider.channels)}
 
@@ -254,7 +273,11 @@ def _new_folder(wanted: str | None, def_name: str) -> Path:
     """The folder of a new run: the one asked for if it holds none yet, else runs/<name>_<n>."""
     if wanted:
         folder = Path(wanted)
-        if runfolder.newest(folder):
+        try:
+            holds = runfolder.newest(folder)
+        except OSError as e:
+            raise CheckpointError(f"--save-path={wanted[:60]}: {e.strerror.lower()}") from None
+        if holds:
             raise CheckpointError(
                 f"--save-path={wanted} holds a run already: --resume={wanted} goes on with it, "
                 "another folder begins a new one"

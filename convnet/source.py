@@ -81,6 +81,10 @@ class Source:
         """The layers and shapes of the net; raises CfgError."""
         return Graph(*self.sections(), feeds, classes)
 
+    def check_keys(self) -> None:
+        """Raises CfgError for what is wrong with the cfgs whatever the data is."""
+        Graph(*self.sections(), classes=2, keys_only=True)
+
     def first_change(self, other: "Source") -> str:
         """What differs first between the definitions of two sources, rates aside; '' if nothing."""
         mine, theirs = self.sections()[0], other.sections()[0]

@@ -47,6 +47,8 @@ class Run:
     def __init__(self, folder: Path, source: Source, net: Net, provider: Provider, plan: Plan):
         self.folder, self.source, self.net = folder, source, net
         self.provider, self.plan = provider, plan
+        net.classes, net.mirror = provider.classes, provider.mirrors
+        net.resize_to = provider.options.resize_to or net.resize_to
         self.sgd, self.at = Sgd(net), Position()
         self.batches = provider.batch_count("train", plan.minibatch)
         self.asked_to_stop = 0  # number of the signal
@@ -191,6 +193,7 @@ class Run:
             "classes": self.provider.classes,
             "image": list(net.graph.shapes[net.graph.feeds[0]]),
             "resize_to": net.resize_to,
+            "mirrors": net.mirror,
             "seed": net.seed,
             "step": net.step,
             "epoch": self.at.epoch,
@@ -236,8 +239,15 @@ class Run:
                 f"--resume: the run is in the middle of an epoch of batches of "
                 f"{meta['minibatch']}; --minibatch={self.plan.minibatch} can begin with an epoch"
             )
-        self.net.restore(saved)
-        for name, array in saved.arrays["momenta"].items():
+        momenta = saved.arrays["momenta"]
+        theirs = {name: array.shape for name, array in momenta.items()}
+        if theirs != {name: inc.shape for name, inc in self.sgd.momenta.items()}:
+            raise checkpoint.CheckpointError("--resume: the momenta are of another net")
+        try:
+            self.net.restore(saved)
+        except ValueError as e:
+            raise checkpoint.CheckpointError(f"--resume: {e}") from None
+        for name, array in momenta.items():
             self.sgd.momenta[name][...] = self.net.device.array(array)
         data = saved.arrays["data"]
         self.provider.mean = data["mean"]

@@ -42,9 +42,6 @@ def fit(img: np.ndarray, side: int) -> np.ndarray:
     return resize(img, *fitted(*img.shape[:2], side))
 
 
-full_view = fit  # the one view of a net with spatial pyramid pooling: everything
-
-
 def centre(img: np.ndarray, S: int) -> np.ndarray:
     """The S x S pixels in the middle. ValueError where the image is smaller."""
     return _at(img, S, *_fixed(*img.shape[:2], S)[0])
@@ -56,8 +53,15 @@ def corners(img: np.ndarray, S: int) -> list[np.ndarray]:
 
 
 def ten_views(img: np.ndarray, S: int, resize_to: int | None = None) -> np.ndarray:
-    """Centre and four corners of the whole fitted image, then the same mirrored: (10, S, S, C)."""
-    img = fit(img, resize_to or default_fit(S))
+    """Centre and four corners of the whole fitted image, then the same mirrored: (10, S, S, C).
+
+    An image of S x S is not resized but gets S // 8 mirrored pixels on each side, as in training.
+    """
+    if img.shape[:2] == (S, S):
+        around = reflect(S, S // 8)
+        img = img[around][:, around]
+    else:
+        img = fit(img, resize_to or default_fit(S))
     five = np.stack([centre(img, S), *corners(img, S)])
     return np.concatenate([five, five[:, :, ::-1]])
 

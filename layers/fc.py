@@ -16,6 +16,7 @@ from convnet.layer import WeightLayer, key
 
 
 class Fc(WeightLayer):
+    positional = True
     outputs = key(int, "numbers that come out; `classes` is the number of classes", min=1)
 
     examples = """

@@ -14,9 +14,8 @@ def arguments():
     parser.add_argument(
         "--classes",
         type=options.positive,
-        default=10,
         metavar="N",
-        help="what outputs=classes stands for (default: 10)",
+        help="what outputs=classes stands for (default: 10 where the cfg says it)",
     )
     parser.add_argument(
         "--size",

@@ -35,6 +35,7 @@ def arguments():
     )
     parser.add_argument(
         "--predictions",
+        type=options.text,
         metavar="FILE.csv",
         help="write the probabilities of every image to a CSV file",
     )

@@ -47,6 +47,7 @@ def arguments():
     )
     group.add_argument(
         "--save-path",
+        type=options.text,
         metavar="DIR",
         help="folder of the run (default: runs/<name of the cfg>_<number>)",
     )

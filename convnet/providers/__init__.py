@@ -280,7 +280,8 @@ class Provider:
         return 0.0 if self.channels == 1 else self.noise if given is None else given
 
     @property
-    def _mirror(self) -> bool:
+    def mirrors(self) -> bool:
+        """Whether training mirrors half of the images, and a test may mirror views."""
         return self.mirror if self.options.mirror is None else self.options.mirror
 
     def _parts(self, chunk: np.ndarray) -> list[np.ndarray]:

@@ -55,7 +55,7 @@ class Memory(Provider):
 
     def _read(self, split: str, jobs: Iterable[tuple]) -> Iterator[tuple[np.ndarray, Bad]]:
         images, o = self.arrays[split], self.options
-        frame = Frame(images.shape[1], self.size, o.resize_to, o.crop, self._mirror)
+        frame = Frame(images.shape[1], self.size, o.resize_to, o.crop, self.mirrors)
         for indices, draws in jobs:
             yield frame.cut(images[indices], draws), {}
 

@@ -16,6 +16,8 @@ class Digits(Memory):
     noise = 0.0
 
     def _open(self, path, size, channels):
+        if path not in (None, "digits"):
+            raise DataError(f"digits: the built-in data takes no --data-path={path}")
         try:
             from sklearn.datasets import load_digits
         except ImportError:

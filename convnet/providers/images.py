@@ -118,7 +118,7 @@ class Images(Provider):
             yield from self._read_files(split, jobs)
             return
         o, (images, bad) = self.options, small
-        frame = Frame(self._side, self.size, o.resize_to, o.crop, self._mirror)
+        frame = Frame(self._side, self.size, o.resize_to, o.crop, self.mirrors)
         for indices, draws in jobs:
             here = {i: bad[index] for i, index in enumerate(indices) if index in bad}
             yield frame.cut(images[indices], draws), here
@@ -126,7 +126,7 @@ class Images(Provider):
     def _read_files(self, split: str, jobs: Iterable[tuple]) -> Iterator[tuple[np.ndarray, Bad]]:
         if self._loader is None:
             o, shape = self.options, (self.size, self.size, self.channels)
-            view = Reader(self.size, self.channels, o.resize_to, o.crop, self._mirror)
+            view = Reader(self.size, self.channels, o.resize_to, o.crop, self.mirrors)
             self._loader = Loader(view, shape, self._workers)
         yield from self._loader.run(
             [(self._file(split, i), None if draws is None else draws[n])
