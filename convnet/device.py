@@ -1,7 +1,7 @@
 """Where arrays live: 'cpu' (NumPy, all cores) or 'gpu:0' (CuPy). The only file that imports cupy.
 
 A device lends memory with `empty`. On a CPU it comes from an arena: a block goes back to it when
-the last array that looks at it is gone, so that a training step allocates nothing after the
+the last array that looks at it is gone, so that a training step allocates nothing large after the
 first; fresh pages from the system cost more than many kernels. CuPy has such a pool of its own.
 """
 

@@ -32,7 +32,7 @@ def totals(graph: Graph) -> dict[str, int]:
 
 
 def memory(graph: Graph, minibatch: int) -> int:
-    """Bytes that training takes at most: all layers, and two gradients of the largest output."""
+    """About the bytes that training takes: all layers, and two gradients of the largest output."""
     largest = max(math.prod(shape) for shape in graph.shapes.values())
     layers = sum(memory_of(graph, l, minibatch) for l in graph.layers)
     return layers + FLOAT * minibatch * 2 * largest
