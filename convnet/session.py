@@ -95,21 +95,20 @@ def _train(run: Run) -> int:
         report.close()
         run.provider.close()
     if run.asked_to_stop:
-        print(f"stopped; go on with: {_python()} tools/train.py --resume={run.folder}")
+        print(f"stopped; go on with: {python_here()} tools/train.py --resume={run.folder}")
         return 128 + run.asked_to_stop
     print(f"trained in {_duration(time.perf_counter() - began)}.{_in_words(run, report)}")
     print(
         f"Checkpoints and metrics.jsonl are in {run.folder}/. Next:\n"
-        f"  {_python()} tools/test.py {run.folder} --multiview"
+        f"  {python_here()} tools/test.py {run.folder} --multiview"
     )
     if run.provider.name == "digits":
-        print(
-            f"  {_python()} tools/train.py --layer-def={run.source.name} --data-path=<your images>/"
-        )
+        again = f"{python_here()} tools/train.py --layer-def={run.source.name}"
+        print(f"  {again} --data-path=<your images>/")
     return 0
 
 
-def _python() -> str:
+def python_here() -> str:
     """How a user calls this Python again: .venv/bin/python, or just python."""
     here, own = Path.cwd(), Path(sys.executable)
     return str(own.relative_to(here)) if own.is_relative_to(here) else "python"
@@ -155,9 +154,9 @@ def test(args) -> int:
     if own and provider.fingerprint != saved.meta["data"]["fingerprint"]:
         note = "the images have changed since the run; it may have been trained on some of these"
         _say_notes([f"{provider.path}: {note}"])
-    views = (10 if net.mirror else 5) if args.multiview else 1
+    views = "1 view" if not args.multiview else "10 views" if net.mirror else "5 views, no mirrors"
     total = provider.train.size + provider.test.size
-    print(f"{path}: {provider.test.size:,} test images of {total:,}, {_count(views, 'view')}")
+    print(f"{path}: {provider.test.size:,} test images of {total:,}, {views}")
     probs, labels, keys = scores.predict(net, provider, args.multiview, args.minibatch)
     provider.close()
     scores.print_scores(probs, labels, net.classes)
