@@ -93,8 +93,8 @@ class Conv(WeightLayer):
         H, W, K = self.shape(*[x.shape[1:] for x in xs])
         y = run.empty((len(xs[0]) * H * W, K), xs[0].dtype)
         for i, x in enumerate(xs):
-            for g, part in self.parts(i, w):
-                for patches, rows, _ in self.patches(run, i, g, x, H, W):
+            for g, part in self.parts(i):
+                for patches, rows in self.patches(run, i, g, x, H, W):
                     out = y[rows, part]
                     if i == 0:
                         run.xp.matmul(patches, self.matrix(w, i, part), out=out)
@@ -118,7 +118,7 @@ class Conv(WeightLayer):
 
         return y.reshape(len(xs[0]), H, W, K), bprop
 
-    def parts(self, i, w):
+    def parts(self, i):
         """Each group of input i with the slice of the output channels that it makes."""
         return [(g, slice(g * self.filters[i], (g + 1) * self.filters[i]))
                 for g in range(self.groups[i])]  # fmt: skip
@@ -128,8 +128,8 @@ class Conv(WeightLayer):
         W = w[f"W{i}"]
         return W.reshape(-1, W.shape[3])[:, part]
 
-    def patches(self, run, i, g, x, OH, OW, whole=False):
-        """Blocks of (patches, rows of the output that they make, images if whole).
+    def patches(self, run, i, g, x, OH, OW):
+        """Blocks of (patches, rows of the output that they make).
 
         patches is (pixels, filterSize * filterSize * channels of the group): im2col.
         """
@@ -137,24 +137,21 @@ class Conv(WeightLayer):
         F, P, stride, Cg = self.filterSize[i], self.padding[i], self.stride[i], C // self.groups[i]
         size = F * F * Cg
         block = max(1, BLOCK // (OW * size * x.itemsize))
-        if whole:
-            block = max(OH, block // OH * OH)
         for first in range(0, N * OH, block):
             count = min(block, N * OH - first)
             rows = slice(first * OW, (first + count) * OW)
-            images = slice(first // OH, (first + count) // OH)
             if F == stride == Cg // C == 1 and P == 0:
-                yield x.reshape(-1, C)[rows], rows, images
+                yield x.reshape(-1, C)[rows], rows
                 continue
             cols = run.empty((count * OW, size), x.dtype)
             im2col[cols.size](x, cols, first, H, W, C, OH, OW, F, P, stride, g * Cg, Cg)
-            yield cols, rows, images
+            yield cols, rows
 
     def weight_gradient(self, run, w, i, x, dy, OH, OW):
         dW = run.empty(w[f"W{i}"].shape, dy.dtype)
-        for g, part in self.parts(i, w):
+        for g, part in self.parts(i):
             out = dW.reshape(-1, dW.shape[3])[:, part]
-            for n, (patches, rows, _) in enumerate(self.patches(run, i, g, x, OH, OW)):
+            for n, (patches, rows) in enumerate(self.patches(run, i, g, x, OH, OW)):
                 if n == 0:
                     run.xp.matmul(patches.T, dy[rows, part], out=out)
                 else:
@@ -166,7 +163,7 @@ class Conv(WeightLayer):
         F, P, stride, Cg = self.filterSize[i], self.padding[i], self.stride[i], C // self.groups[i]
         dx = run.empty(x.shape, dy.dtype)
         block = max(1, BLOCK // (OH * OW * F * F * Cg * dy.itemsize))
-        for g, part in self.parts(i, w):
+        for g, part in self.parts(i):
             W2 = self.matrix(w, i, part).T
             for n in range(0, N, block):
                 out = dx[n : n + block]

@@ -68,17 +68,17 @@ class Shim:
     """Stands in for Kernel.launch: runs the C++ of the kernel, as `blocks` x `threads` threads."""
 
     def __init__(self, library: Path, blocks: int = 1, threads: int = 1):
-        self.library, self.blocks, self.threads = ctypes.CDLL(str(library)), blocks, threads
+        self.lib, self.blocks, self.threads = ctypes.CDLL(str(library)), blocks, threads
         self.launched: set[str] = set()
 
     def launch(self, kernel: Kernel, n: int, args: tuple) -> None:
         T = next(a.dtype for a in args if hasattr(a, "dtype") and a.dtype.kind == "f")
-        body = getattr(self.library, f"{kernel.name}_{T.name}")
+        body = getattr(self.lib, f"{kernel.name}_{T.name}")
         given = [as_c(a) for a in kernel.marshal(T, n, args)]
         rng = np.random.default_rng(0)
         for t in rng.permutation(self.blocks * self.threads):
             place = divmod(int(t), self.threads)
-            self.library.be(*place, self.blocks, self.threads)
+            self.lib.be(*place, self.blocks, self.threads)
             body(*given)
         self.launched.add(kernel.name)
 
