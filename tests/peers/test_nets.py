@@ -309,7 +309,7 @@ def test_ten_steps(name):
         torch_sgd.update(16, i / 10)
         net.step += 1
     mine, theirs = np.array(losses).T
-    assert mine[-1] < 0.9 * mine[0], f"nothing was learnt: {mine}"
+    assert np.ptp(mine) > 0.1 * mine[0], f"nothing has changed: {mine}"
     np.testing.assert_allclose(mine, theirs, rtol=1e-4)
     trained = other.arrays()
     for key, w in net.own_weights().items():
