@@ -58,7 +58,10 @@ def arguments():
         help="newest checkpoints to keep (default: 2)",
     )
     group.add_argument(
-        "--resume", metavar="PATH", help="go on from a checkpoint, or from the newest in a folder"
+        "--resume",
+        type=options.text,
+        metavar="PATH",
+        help="go on from a checkpoint, or from the newest in a folder",
     )
     group.add_argument("--device", default="cpu", help="cpu, gpu or gpu:<number> (default: cpu)")
     return parser.parse_args()
