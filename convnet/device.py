@@ -66,12 +66,15 @@ class Arena:
 
 
 class Cpu:
-    """NumPy arrays; kernels run on all cores through Numba."""
+    """NumPy arrays; kernels run on all cores through Numba.
 
-    name = "cpu"
+    fast: whether layers may choose faster variants of their kernels; without, the plain ones run.
+    """
+
     xp = np
 
-    def __init__(self):
+    def __init__(self, fast: bool = True):
+        self.fast, self.name = fast, "cpu" if fast else "cpu:plain"
         self.arena = Arena()
 
     def empty(self, shape: tuple, dtype=np.float32) -> np.ndarray:
@@ -98,6 +101,8 @@ class Cpu:
 
 class Gpu:
     """CuPy arrays on one NVIDIA (or, with a ROCm build of CuPy, AMD) device."""
+
+    fast = False  # no kernel of a GPU has variants
 
     def __init__(self, index: int):
         self.name = f"gpu:{index}"
@@ -160,10 +165,10 @@ def compile_cuda(source: str, name: str):
 
 
 def device(name: str = "cpu") -> Cpu | Gpu:
-    """The device of that name: 'cpu', 'gpu' or 'gpu:1'. Raises DeviceError."""
+    """The device of that name: 'cpu', 'cpu:plain', 'gpu' or 'gpu:1'. Raises DeviceError."""
     kind, _, index = name.partition(":")
-    if name == "cpu":
-        return Cpu()
+    if name in ("cpu", "cpu:plain"):
+        return Cpu(fast=name == "cpu")
     if kind == "gpu" and (index or "0").isdigit():
         return Gpu(int(index or 0))
-    raise DeviceError(f"--device={name}: must be cpu, gpu or gpu:<number>")
+    raise DeviceError(f"--device={name}: must be cpu, cpu:plain, gpu or gpu:<number>")

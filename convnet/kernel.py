@@ -14,6 +14,7 @@ import; an array stands first. T is the dtype of the first array of floats, floa
 are handed over as T, ints as int, so that a kernel in float32 computes in float32.
 """
 
+import functools
 import inspect
 import re
 import threading
@@ -116,6 +117,18 @@ def jit(**options) -> Callable:
             return numba.njit(**settings)(body)
 
     return wrap
+
+
+def cpu_kernel(body: Callable) -> Callable:
+    """A kernel of a fast variant: it runs on a CPU alone, with scalars as they are given."""
+    compiled = jit(parallel=True)(body)
+
+    @functools.wraps(body)
+    def launch(*args):
+        with _one_at_a_time:
+            compiled(*args)
+
+    return launch
 
 
 def kernel(cuda: str) -> Callable[[Callable], Kernel]:

@@ -170,6 +170,8 @@ class Run(NamedTuple):
     device: Any  # where its arrays live; device.xp is numpy or cupy
     train: bool  # dropout and the like do nothing in a test
     seed: int  # for this layer at this step: a counter-based generator starts from it
+    fast: bool = False  # whether variants of kernels that are not the plain ones may be chosen
+    then: Any = None  # the next layer, if this one said in `takes` that it does its work as well
 
     @property
     def xp(self):
@@ -179,6 +181,13 @@ class Run(NamedTuple):
     def empty(self, shape: tuple, dtype=np.float32):
         """An array of undefined contents from the device's arena."""
         return self.device.empty(shape, dtype)
+
+
+class Variant(NamedTuple):
+    """A way to compute a layer: the name of its kernels, and why they are chosen for a shape."""
+
+    name: str
+    why: str
 
 
 class Layer:
@@ -255,6 +264,18 @@ class Layer:
     def macs(self, *ins: tuple) -> int:
         """Multiply-adds of one forward pass over one image."""
         return 0
+
+    def variant(self, *ins: tuple) -> Variant:
+        """Which kernels run float32 inputs of shapes (N, H, W, C) on a CPU, and why these."""
+        return Variant("plain", "the only one")
+
+    def takes(self, after: "Layer", *ins: tuple) -> bool:
+        """Whether fprop does the work of `after`, the only reader of the output, in the same pass.
+
+        Asked for inputs of shapes (N, H, W, C) where run.fast; bprop then takes the gradient of
+        the output of `after`, which has no weights.
+        """
+        return False
 
     def fprop(self, run: Run, w: dict, *xs) -> tuple[Any, Callable]:
         """Arrays (N, H, W, C) in -> (array out, bprop)."""

@@ -6,9 +6,10 @@ probs = net.predict(images)              # (N, classes)
 conv5 = net.features(images, "conv5")    # (N, 13, 13, 256)
 """
 
+import contextlib
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ from convnet.source import Source
 class Net:
     """`graph` (what is read from the cfg), `weights` {layer: {name: array}}, `mean`, `classes`.
 
-    device: 'cpu' or 'gpu:0'. seed: of the first weights and of dropout.
+    device: 'cpu', 'cpu:plain' (plain kernels only) or 'gpu:0'. seed: of the first weights and of
+    dropout.
     """
 
     def __init__(self, graph: Graph, device: str = "cpu", seed: int = 0):
@@ -37,6 +39,7 @@ class Net:
         self.resize_to = views.default_fit(graph.size)  # shorter side before the centre is cut
         self.mirror = True  # whether the mirror image of an object is of the same class
         self.step = 0  # batches trained so far; dropout draws from (seed, step)
+        self.watch: Callable | None = None  # (first layer, last layer, way) -> context around it
         self._init_weights()
 
     @classmethod
@@ -169,23 +172,36 @@ class Net:
         shapes = {name: tuple(x.shape[1:]) for name, x in given.items()}
         self.graph.shapes_at(shapes, [l.name for l in order])
         uses = Counter(name for l in order for name in l.reads)
+        after = {l.reads[0]: l for l in order if [uses[name] for name in l.reads] == [1]}
+        fast = self.device.fast and all(x.dtype != np.float64 for x in given.values())
         acts, tape, out = dict(given), [], {}
         for l in order:
+            if l.name in acts and l.name not in given:
+                continue  # the layer before has done its work
             xs = [acts[name] for name in l.reads] if l.name not in given else [acts[l.name]]
+            then = after.get(l.name) if fast and not {l.name} & {*want, *given} else None
+            if then and not l.takes(then, *[x.shape for x in xs]):
+                then = None
             seed = zlib.crc32(f"{self.seed}/{self.step}/{l.name}".encode())
-            run = Run(self.device, train, seed)
-            acts[l.name], bprop = l.fprop(run, self.weights[l.name], *xs)
+            run = Run(self.device, train, seed, fast, then)
+            made = then.name if then else l.name
+            with self._watched(l.name, made, "fprop"):
+                acts[made], bprop = l.fprop(run, self.weights[l.name], *xs)
             del xs
             if train:
-                tape.append((l, bprop))
+                tape.append((l, made, bprop))
             del bprop
-            if l.name in want:
-                out[l.name] = acts[l.name]
+            if made in want:
+                out[made] = acts[made]
             for name in l.reads:
                 uses[name] -= 1
                 if not uses[name]:
                     del acts[name]
         return out, tape
+
+    def _watched(self, first: str, last: str, way: str):
+        """What times a pass through the layers first..last, if anybody watches."""
+        return self.watch(first, last, way) if self.watch else contextlib.nullcontext()
 
     def _order(self, given: dict[str, Any], want: set[str]) -> list[Layer]:
         """The layers to run, in order: what `want` needs and `given` does not provide."""
@@ -206,11 +222,12 @@ class Net:
         """
         dw: dict[tuple[str, str], Any] = {}
         while tape:
-            l, bprop = tape.pop()
-            dy = grads.pop(l.name, None)
+            l, made, bprop = tape.pop()
+            dy = grads.pop(made, None)
             if dy is None or not self.learns[l.name]:
                 continue
-            dxs, dws = bprop(dy, self.learns[l.name])
+            with self._watched(l.name, made, "bprop"):
+                dxs, dws = bprop(dy, self.learns[l.name])
             del bprop, dy
             for name, dx in zip(l.reads, dxs):
                 if dx is not None:

@@ -93,6 +93,16 @@ def add_net(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_device(parser) -> None:
+    """--device, which is the same for every tool."""
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        help="cpu, cpu:plain (every layer by its plain kernels), gpu or gpu:<number> "
+        "(default: cpu)",
+    )
+
+
 def add_data(parser: argparse.ArgumentParser) -> None:
     """--data-path, --data-provider and how training views are made."""
     group = parser.add_argument_group("data")

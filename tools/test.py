@@ -40,7 +40,7 @@ def arguments():
         help="write the probabilities of every image to a CSV file",
     )
     options.add_data(parser)
-    parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:<number> (default: cpu)")
+    options.add_device(parser)
     return parser.parse_args()
 
 

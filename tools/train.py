@@ -63,7 +63,7 @@ def arguments():
         metavar="PATH",
         help="go on from a checkpoint, or from the newest in a folder",
     )
-    group.add_argument("--device", default="cpu", help="cpu, gpu or gpu:<number> (default: cpu)")
+    options.add_device(group)
     return parser.parse_args()
 
 
