@@ -2,7 +2,7 @@
 
     C[m, 0:PANEL] = max(low, bias + sum over o < ko, k < ki of A[m, o, k] * B[o * ki + k, 0:PANEL])
 
-or, where `add` is not 0, C += the sum.
+or C += the sum, where `add` is not 0; without a bias (its address is 0) C = the sum.
 A is read one number at a time, through three strides, so that it may be a matrix, its transpose,
 or windows of an image. B and C hold PANEL floats side by side. The sums stay in registers: 12 x 2
 vectors of the 32 that AVX-512 and NEON have, 6 x 2 of AVX2's 16 (Goto and van de Geijn, Anatomy of
@@ -36,8 +36,8 @@ def emit(rows: int):
 
             # Every third row of A has an address of its own, the other two are found from it:
             # more addresses than the machine has registers would be spilled.
-            sam2 = builder.shl(sam, ir.Constant(I64, 1))
-            starts = [e.plus(a, builder.mul(sam, ir.Constant(I64, m))) for m in ms[::3]]
+            sam2 = builder.shl(sam, I64(1))
+            starts = [e.plus(a, builder.mul(sam, I64(m))) for m in ms[::3]]
             offsets = (0, sam, sam2)
             zero = ir.Constant(VECTOR, [0.0] * LANES)
 
@@ -56,20 +56,25 @@ def emit(rows: int):
                 return [got[0], *(e.plus(p, sao) for p in at), *got[1 + len(starts) :]]
 
             sums = e.loop(ko, [b, *starts, *[zero] * (2 * rows)], outer)[1 + len(starts) :]
-            places = [e.plus(e.plus(c, builder.mul(ldc, ir.Constant(I64, m))), h)
-                      for m in ms for h in halves]  # fmt: skip
-            nothing = ir.Constant(I64, 0)
-            with builder.if_else(builder.icmp_signed("!=", add, nothing)) as (then, otherwise):
-                with then:
-                    for s, place in zip(sums, places):
-                        e.store(builder.fadd(s, e.load(place)), place)
-                with otherwise:
-                    least = e.spread(low)
-                    biases = [e.load(e.plus(bias, h)) for h in halves]
-                    for i, (s, place) in enumerate(zip(sums, places)):
-                        s = builder.fadd(s, biases[i % 2])
-                        less = builder.fcmp_ordered("<", s, least)  # a NaN stays a NaN
-                        e.store(builder.select(less, least, s), place)
+            places = [e.plus(e.plus(c, builder.mul(ldc, I64(m))), h) for m in ms for h in halves]
+
+            def added():
+                for s, place in zip(sums, places):
+                    e.store(builder.fadd(s, e.load(place)), place)
+
+            def biased():
+                least = e.spread(low)
+                biases = [e.load(e.plus(bias, h)) for h in halves]
+                for i, (s, place) in enumerate(zip(sums, places)):
+                    s = builder.fadd(s, biases[i % 2])
+                    less = builder.fcmp_ordered("<", s, least)  # a NaN stays a NaN
+                    e.store(builder.select(less, least, s), place)
+
+            def bare():
+                for s, place in zip(sums, places):
+                    e.store(s, place)
+
+            e.choose(add, added, lambda: e.choose(bias, biased, bare))
             return context.get_dummy_value()
 
         return types.void(*[types.intp] * 12, types.float32), generate

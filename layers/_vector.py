@@ -2,7 +2,7 @@
 
 Numba's loops leave it to LLVM what becomes a vector; where sums must stay in registers the code is
 given to LLVM in vectors of LANES floats instead. LLVM still chooses registers and instructions for
-the CPU at hand: AVX-512, AVX2, NEON, SSE. Addresses are integers, as `array.ctypes.data` gives them.
+the CPU at hand: AVX-512, AVX2, NEON, SSE. Addresses are integers, as `array.ctypes.data` gives.
 """
 
 import llvmlite.binding as llvm
@@ -36,8 +36,8 @@ class Vectors:
     def plus(self, address, floats):
         """The address so many floats further; `floats` is a value or a number."""
         if isinstance(floats, int):
-            floats = ir.Constant(I64, floats)
-        return self.ir.add(address, self.ir.shl(floats, ir.Constant(I64, 2)))
+            floats = I64(floats)
+        return self.ir.add(address, self.ir.shl(floats, I64(2)))
 
     def load(self, address, type=VECTOR):
         got = self.ir.load(self.ir.inttoptr(address, type.as_pointer()))
@@ -62,13 +62,21 @@ class Vectors:
         before, block = self.ir.block, self.ir.append_basic_block("loop")
         self.ir.branch(block)
         self.ir.position_at_end(block)
-        phis = [self.ir.phi(v.type) for v in (ir.Constant(I64, 0), *carried)]
-        for phi, first in zip(phis, (ir.Constant(I64, 0), *carried)):
+        phis = [self.ir.phi(v.type) for v in (I64(0), *carried)]
+        for phi, first in zip(phis, (I64(0), *carried)):
             phi.add_incoming(first, before)
-        values = [self.ir.add(phis[0], ir.Constant(I64, 1)), *body(phis[1:])]
+        values = [self.ir.add(phis[0], I64(1)), *body(phis[1:])]
         for phi, value in zip(phis, values):
             phi.add_incoming(value, self.ir.block)
         after = self.ir.append_basic_block("after")
         self.ir.cbranch(self.ir.icmp_signed("<", values[0], count), block, after)
         self.ir.position_at_end(after)
         return values[1:]
+
+    def choose(self, number, other, same):
+        """other() where the number is not 0, same() where it is."""
+        with self.ir.if_else(self.ir.icmp_signed("!=", number, I64(0))) as (then, otherwise):
+            with then:
+                other()
+            with otherwise:
+                same()
