@@ -103,9 +103,14 @@ def one(ko, ki, a, sam, sao, sak, b, sbk, c, ldc, add, bias, low):
 
 @jit()
 def column(M, ko, ki, a, sam, sao, sak, b, sbk, c, ldc, add, bias, low):
-    """C (M, PANEL) of one panel of B: as many whole tiles as fit, then smaller ones."""
+    """C (M, PANEL) of one panel of B: whole tiles, the last of which may lie over the one before.
+
+    Where C is added to no sum may be added twice; smaller tiles fill up what is left.
+    """
     m = 0
     while m < M:
+        if M - m < ROWS <= M and not add:
+            m = M - ROWS
         left, right = a + 4 * m * sam, c + 4 * m * ldc
         if M - m >= ROWS:
             many(ko, ki, left, sam, sao, sak, b, sbk, right, ldc, add, bias, low)

@@ -80,3 +80,18 @@ class Vectors:
                 other()
             with otherwise:
                 same()
+
+    def weighted(self, weights: list, vectors: list):
+        """The sum of the vectors, each times its number; not all numbers are 0."""
+        total = None
+        for weight, vector in sorted(
+            ((w, v) for w, v in zip(weights, vectors) if w), key=lambda pair: abs(pair[0]) != 1
+        ):
+            number = ir.Constant(VECTOR, [float(weight)] * LANES)
+            if total is None:
+                total = vector if weight == 1 else self.ir.fmul(number, vector)
+            elif abs(weight) == 1:
+                total = (self.ir.fadd if weight == 1 else self.ir.fsub)(total, vector)
+            else:
+                total = self.fma(number, vector, total)
+        return total

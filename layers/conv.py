@@ -15,6 +15,9 @@ filterSize) / stride), as in cuda-convnet: the last window may overhang; roundin
 rule. `filters` counts per group: groups=g cuts the channels of input and output in g blocks that
 see only each other. With several inputs the results are added; each has weights of its own
 (filterSize, filterSize, channels / groups, filters * groups), all share the biases.
+
+Variants for float32 on a CPU, with a relu behind the layer in the same pass: `winograd` multiplies
+less (layers/_winograd.py), `direct` makes no patches (layers/_direct.py); `plain` is im2col.
 """
 
 import math
@@ -23,10 +26,12 @@ import numpy as np
 from numba import prange
 
 from convnet.kernel import kernel
-from convnet.layer import WeightLayer, flag, key, one_of
+from convnet.layer import Variant, WeightLayer, flag, key, one_of
+from layers import _direct, _winograd
 from layers._bias import add_bias
 
 BLOCK = 2 << 20  # bytes of patches made at a time; they stay in the cache until multiplied
+FEW = 8  # filters of a group that would leave most of a panel empty
 
 
 class Conv(WeightLayer):
@@ -89,7 +94,53 @@ class Conv(WeightLayer):
         H, W, _ = self.shape(*ins)
         return H * W * sum(math.prod(w.shape) for n, w in self.weights(*ins).items() if n != "b")
 
+    def variant(self, *ins):
+        why = ""
+        if len(ins) > 1:
+            why = f"{len(ins)} inputs"
+        elif not self.sharedBiases:
+            why = "a bias for each position"
+        elif self.filters[0] < FEW:
+            why = f"less than {FEW} filters in a group"
+        if why:
+            return Variant("plain", why)
+        ways = sorted(self.ways(ins[0][1:]), key=lambda way: way.cost)
+        costs = ", ".join(f"{way.name} {way.cost / 1e6:.3g}" for way in ways)
+        return Variant(ways[0].name, f"the least of {costs} million multiply-adds an image")
+
+    def ways(self, image, g=0):
+        """The ways that group g of the only input can be computed, besides the plain one."""
+        C, K = image[2] // self.groups[0], self.filters[0]
+        numbers = (image, self.shape(image), g * C, C, g * K, K, self.filterSize[0],
+                   self.stride[0], self.padding[0])  # fmt: skip
+        return [_direct.Direct(*numbers), *_winograd.Winograd.kinds(*numbers)]
+
+    def takes(self, after, *ins):
+        relu = after.type == "neuron" and after.neuron[0] == "relu"
+        return relu and self.variant(*ins).name != "plain"
+
     def fprop(self, run, w, *xs):
+        name = self.variant(*[x.shape for x in xs]).name if run.fast else "plain"
+        if name == "plain":
+            return self._fprop_plain(run, w, *xs)
+        x, low, image = xs[0], 0.0 if run.then else -math.inf, xs[0].shape[1:]
+        y = run.empty((len(x), *self.shape(image)))
+        parts = [way for g in range(self.groups[0]) for way in self.ways(image, g)
+                 if way.name == name]  # fmt: skip
+        kept = [part.forward(run, x, w["W0"], w["b"], low, y) for part in parts]
+
+        def bprop(dy, wants):
+            dx = run.empty(x.shape) if 0 in wants else None
+            dw = {"W0": run.empty(w["W0"].shape) if "W0" in wants else None}
+            into = w["W0"], y, low, dy, dx, dw["W0"]
+            dw["b"] = np.concatenate(
+                [part.backward(run, x, *into, old) for part, old in zip(parts, kept)]
+            )
+            return [dx], {of: g for of, g in dw.items() if of in wants}
+
+        return y, bprop
+
+    def _fprop_plain(self, run, w, *xs):
         H, W, K = self.shape(*[x.shape[1:] for x in xs])
         y = run.empty((len(xs[0]) * H * W, K), xs[0].dtype)
         for i, x in enumerate(xs):
