@@ -34,7 +34,7 @@ class Ours:
         net = self.net
         outs, tape = net.fprop(net.feed(images, labels), net.graph.costs, train=True)
         loss = float(outs[net.graph.costs[0]][..., 0].mean())
-        gradients = net.bprop(tape, net.cost_gradients(outs))
+        gradients = net.bprop(tape, net.cost_gradients(outs), lazy=True)
         if wrong := self.sgd.first_not_finite(gradients):
             raise ArithmeticError(f"the gradient of {wrong} is not finite")
         self.sgd.update(gradients, len(images), progress)

@@ -11,7 +11,8 @@ the attribute is the key, so `grep sizeX` finds the layer. A layer says
     examples                lines that the contract test runs: shapes of the inputs, then keys
 
 Laws. (1) Never write on an input, nor on dy. (2) Assign dx, never add; None where nothing flows.
-(3) dW is the gradient of the loss summed over the cases. (4) Compute in the dtype of the input.
+(3) dW is the gradient of the loss summed over the cases, an array or, where run.fast, a Lazy one
+that is computed when it is needed. (4) Compute in the dtype of the input.
 (5) One output. (6) Keep alive only what bprop needs. (7) Store nothing on self: one layer runs at
 many image sizes at once. The docstring states the tie, border and rounding rules.
 """
@@ -20,7 +21,7 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -162,6 +163,19 @@ class Weight(NamedTuple):
     eps: Callable[[float], float]
     mom: float
     wc: float
+
+
+class Lazy(Protocol):
+    """A gradient of weights that is not computed yet; the one step that needs it may compute it."""
+
+    def array(self) -> Any:
+        """The gradient, with the shape of the weights."""
+
+    def finite(self) -> bool:
+        """False where a number of it may be infinite or NaN."""
+
+    def update(self, w, inc, mom: float, eps: float, wc: float, share: float) -> None:
+        """The step of convnet/sgd.py on the weights w and their momenta inc."""
 
 
 class Run(NamedTuple):

@@ -215,10 +215,13 @@ class Net:
                 needed.update(l.reads)
         return order[::-1]
 
-    def bprop(self, tape: list, grads: dict[str, Any]) -> dict[tuple[str, str], Any]:
+    def bprop(
+        self, tape: list, grads: dict[str, Any], lazy: bool = False
+    ) -> dict[tuple[str, str], Any]:
         """Gradients of the layers in `grads` -> {(layer, weight): gradient}, shared ones added.
 
-        The tape is used up: what a layer kept is let go as soon as it has been used.
+        The tape is used up: what a layer kept is let go as soon as it has been used. lazy: whether
+        a gradient may be a convnet.layer.Lazy, for Sgd.update; otherwise all are arrays.
         """
         dw: dict[tuple[str, str], Any] = {}
         while tape:
@@ -234,6 +237,8 @@ class Net:
                     grads[name] = self._sum(grads[name], dx) if name in grads else dx
             for name, dW in dws.items():
                 owner = self.shared.get((l.name, name), (l.name, name))
+                if not lazy or owner in self.shared.values():
+                    dW = dW if hasattr(dW, "shape") else dW.array()
                 dw[owner] = self._sum(dw[owner], dW) if owner in dw else dW
         return dw
 

@@ -24,20 +24,25 @@ class Sgd:
         self.momenta = {k: net.device.xp.zeros_like(w) for k, w in net.own_weights().items()}
 
     def update(self, gradients: dict[tuple[str, str], Any], cases: int, progress: float) -> None:
-        """One step, at this progress (0..1) of the run for the schedules."""
+        """One step, at this progress (0..1) of the run for the schedules.
+
+        gradients: as Net.bprop gives them, lazy or not.
+        """
         for (layer, name), g in gradients.items():
             rates = self.net.graph.asked(self.net.by_name[layer])[name]
             w, inc = self.net.weights[layer][name], self.momenta[f"{layer}/{name}"]
             eps = float(rates.eps(progress))
             args = (float(rates.mom), eps, float(rates.wc), 1.0 / cases)
+            if not hasattr(g, "shape"):
+                g.update(w, inc, *args)
+                continue
             sgd_step[w.size](w.reshape(-1), inc.reshape(-1), g.reshape(-1), *args)
 
     def first_not_finite(self, gradients: dict[tuple[str, str], Any]) -> str:
         """The name of the first array with a NaN or an infinity in it, or ''."""
         xp = self.net.device.xp
         for (layer, name), g in gradients.items():
-            flat = g.reshape(-1)
-            if not xp.isfinite(xp.dot(flat, flat)):
+            if not (xp.isfinite(g.sum()) if hasattr(g, "shape") else g.finite()):
                 return f"{layer}/{name}"
         return ""
 

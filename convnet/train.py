@@ -112,7 +112,7 @@ class Run:
         for name, row in values.items():
             if not math.isfinite(row[0]):
                 raise self._diverged(f"{name} is {row[0]}", given)
-        gradients = net.bprop(tape, net.cost_gradients(outs))
+        gradients = net.bprop(tape, net.cost_gradients(outs), lazy=True)
         if wrong := self.sgd.first_not_finite(gradients):
             raise self._diverged(f"the gradient of {wrong} is not finite", given)
         self.sgd.update(gradients, cases, self.progress)

@@ -9,7 +9,8 @@ around it, are copied to a buffer that stays in the cache; weights are packed in
     dW[a, (b, c)] = sum over images, i, j of              x[s i + a, s j + b, c] dy[i, j]
     dx[s i + q]  = the first, of dy with zeros around it and every s-th tap of the turned filter
 
-for each of the s x s phases q of the pixels. dy counts where y > low. It suits few channels (a first layer) and whatever Winograd's tiles do not.
+for each of the s x s phases q of the pixels. dy counts where y > low. It suits few channels (a
+first layer) and whatever Winograd's tiles do not.
 """
 
 from typing import NamedTuple

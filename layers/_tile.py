@@ -121,3 +121,24 @@ def column(M, ko, ki, a, sam, sao, sak, b, sbk, c, ldc, add, bias, low):
         else:
             one(ko, ki, left, sam, sao, sak, b, sbk, right, ldc, add, bias, low)
             m += 1
+
+
+def panelwise(combine):
+    """A function (dst, src) for Numba that sets the PANEL floats at dst to what combine says."""
+
+    @intrinsic
+    def apply(context, dst, src):
+        def generate(context, builder, signature, arguments):
+            e = Vectors(builder)
+            for half in (0, LANES):
+                dst, src = (e.plus(address, half) for address in arguments)
+                e.store(combine(e, dst, src), dst)
+            return context.get_dummy_value()
+
+        return types.void(types.intp, types.intp), generate
+
+    return apply
+
+
+copy = panelwise(lambda e, dst, src: e.load(src))
+add = panelwise(lambda e, dst, src: e.ir.fadd(e.load(dst), e.load(src)))

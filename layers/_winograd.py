@@ -35,7 +35,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from convnet.kernel import cpu_kernel, jit
-from layers._tile import PANEL, column
+from layers._tile import PANEL, add, column
 from layers._vector import LANES, Vectors
 
 FINITE = [Fraction(p) for p in ("0", "1", "-1", "2", "-2", "1/2", "-1/2")]
@@ -204,20 +204,6 @@ def gt(m, r, src, from_step, dst, to_step):
         _gt43(src, from_step, dst, to_step)
     else:
         _gt45(src, from_step, dst, to_step)
-
-
-@intrinsic
-def add(context, dst, src):
-    """PANEL floats at dst += those at src."""
-
-    def generate(context, builder, signature, arguments):
-        e = Vectors(builder)
-        for half in (0, LANES):
-            dst, src = (e.plus(address, half) for address in arguments)
-            e.store(builder.fadd(e.load(dst), e.load(src)), dst)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp), generate
 
 
 # ---------------------------------------------------------------- what is convolved with what

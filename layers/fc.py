@@ -8,11 +8,15 @@
 
 An input of shape (H, W, C) is read in that order: row, column, channel. Several inputs stand one
 behind the other, in the order of `inputs`; each has weights of its own, (numbers, outputs).
+
+The variant `panels` (layers/_dense.py, float32 on a CPU) gives the gradient of the weights as a
+product that is not multiplied out before the update.
 """
 
 import math
 
-from convnet.layer import WeightLayer, key
+from convnet.layer import Variant, WeightLayer, key
+from layers import _dense
 
 
 class Fc(WeightLayer):
@@ -36,13 +40,20 @@ class Fc(WeightLayer):
     def macs(self, *ins):
         return self.outputs * sum(math.prod(x) for x in ins)
 
+    def variant(self, *ins):
+        few = f"less than {_dense.FEW} cases: rows of W, at the speed of the memory"
+        return Variant("panels", few if ins[0][0] < _dense.FEW else "tiles in registers")
+
     def fprop(self, run, w, *xs):
         flat = [x.reshape(len(x), -1) for x in xs]
         y = run.empty((len(xs[0]), self.outputs), xs[0].dtype)
-        run.xp.matmul(flat[0], w["W0"], out=y)
-        for i, x in enumerate(flat[1:], 1):
-            part = run.empty(y.shape, y.dtype)
-            y += run.xp.matmul(x, w[f"W{i}"], out=part)
+        for i, x in enumerate(flat):
+            if run.fast:
+                _dense.forward(x, w[f"W{i}"], y, add=i > 0)
+            elif i == 0:
+                run.xp.matmul(x, w["W0"], out=y)
+            else:
+                y += run.xp.matmul(x, w[f"W{i}"], out=run.empty(y.shape, y.dtype))
         y += w["b"]
 
         def bprop(dy, wants):
@@ -50,10 +61,16 @@ class Fc(WeightLayer):
             dxs, dw = [None] * len(xs), {}
             for i, x in enumerate(flat):
                 name = f"W{i}"
-                if name in wants:
+                if name in wants and run.fast:
+                    dw[name] = _dense.Outer(run, x, dy)
+                elif name in wants:
                     dw[name] = run.xp.matmul(x.T, dy, out=run.empty(w[name].shape, dy.dtype))
                 if i in wants:
-                    dx = run.xp.matmul(dy, w[name].T, out=run.empty(x.shape, dy.dtype))
+                    dx = run.empty(x.shape, dy.dtype)
+                    if run.fast:
+                        _dense.input_gradient(run, w[name], dy, dx)
+                    else:
+                        run.xp.matmul(dy, w[name].T, out=dx)
                     dxs[i] = dx.reshape(xs[i].shape)
             if "b" in wants:
                 dw["b"] = dy.sum(0)

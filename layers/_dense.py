@@ -1,0 +1,223 @@
+"""Products of a batch x (N, inputs) with weights W (inputs, outputs), on a CPU, by _tile.py.
+
+W is the large one: 210 MB between the pyramid of SPP-net and fc6. Each product reads it once, in
+runs of memory as long as may be:
+
+    forward   y = x W        W is packed, some columns and rows of it at a time; x is read as it is
+    for x     dx^T = W dy^T  W is read as it is; dy is packed once, its cases side by side
+    for W     dW = x^T dy    is not stored: the update of W takes each tile of it from the cache
+
+Few cases are not worth a tile: there y = sum over i of x[i] W[i], at the speed of the memory.
+"""
+
+import numpy as np
+from numba import get_num_threads, prange
+
+from convnet.kernel import cpu_kernel, jit
+from layers._tile import PANEL, ROWS, column, copy
+
+DEPTH = 128  # rows of W that are packed at a time
+GROUP = 16  # panels of columns that are packed at a time
+STRIP = 48  # rows of W that a task works on, backward
+SPAN = 1024  # columns of W that it works on at a time
+FEW = 4  # cases that are too few for a tile
+ZERO = np.float32(0)
+
+
+@cpu_kernel
+def times(x, W, y, add, group):
+    """y (+)= x W, a group of panels at a time."""
+    N, inputs, outputs, wide = x.shape[0], x.shape[1], W.shape[1], group * PANEL
+    for z in prange((outputs + wide - 1) // wide):
+        packed = np.zeros((group, DEPTH, PANEL), np.float32)
+        scratch = np.empty((N, PANEL), np.float32)
+        j0 = z * wide
+        for k0 in range(0, inputs, DEPTH):
+            depth, more = min(DEPTH, inputs - k0), 1 if add or k0 else 0
+            pack(W, k0, depth, j0, packed)
+            for p in range((min(wide, outputs - j0) + PANEL - 1) // PANEL):
+                j, a = j0 + p * PANEL, x.ctypes.data + 4 * k0
+                if j + PANEL <= outputs:
+                    column(N, 1, depth, a, inputs, 0, 1, packed[p].ctypes.data, PANEL,
+                           y.ctypes.data + 4 * j, outputs, more, 0, ZERO)  # fmt: skip
+                    continue
+                column(N, 1, depth, a, inputs, 0, 1, packed[p].ctypes.data, PANEL,
+                       scratch.ctypes.data, PANEL, 0, 0, ZERO)  # fmt: skip
+                for n in range(N):
+                    for k in range(outputs - j):
+                        y[n, j + k] = scratch[n, k] + (y[n, j + k] if more else ZERO)
+
+
+@jit()
+def pack(W, k0, depth, j0, packed):
+    """Rows of W from k0, columns from j0, as far as there are any, into panels."""
+    outputs = W.shape[1]
+    for k in range(depth):
+        at = W.ctypes.data + 4 * ((k0 + k) * outputs + j0)
+        for p in range(packed.shape[0]):
+            j = j0 + p * PANEL
+            if j + PANEL <= outputs:
+                copy(packed[p, k].ctypes.data, at + 4 * p * PANEL)
+            else:
+                for i in range(outputs - j):
+                    packed[p, k, i] = W[k0 + k, j + i]
+
+
+@cpu_kernel
+def times_few(x, W, y, add):
+    """The same for few cases: four rows of W at a time, as they lie in memory."""
+    N, inputs, outputs, wide = x.shape[0], x.shape[1], W.shape[1], 1024
+    flat = W.reshape(-1)
+    for z in prange((outputs + wide - 1) // wide):
+        j0, L = z * wide, np.uintp(min(wide, outputs - z * wide))
+        total = np.zeros((N, wide), np.float32)
+        for k in range(0, inputs - 3, 4):
+            a = np.uintp(k * outputs + j0)
+            b, c, d = a + np.uintp(outputs), a + np.uintp(2 * outputs), a + np.uintp(3 * outputs)
+            for n in range(N):
+                p, q, r, s = x[n, k], x[n, k + 1], x[n, k + 2], x[n, k + 3]
+                for i in range(L):
+                    total[n, i] += (
+                        p * flat[a + i] + q * flat[b + i] + r * flat[c + i] + s * flat[d + i]
+                    )
+        for k in range(inputs // 4 * 4, inputs):
+            a = np.uintp(k * outputs + j0)
+            for n in range(N):
+                for i in range(L):
+                    total[n, i] += x[n, k] * flat[a + i]
+        for n in range(N):
+            for i in range(L):
+                y[n, j0 + i] = total[n, i] + (y[n, j0 + i] if add else ZERO)
+
+
+@cpu_kernel
+def turn(dy, packed):
+    """dy (N, outputs) -> (panels of cases, outputs, PANEL)."""
+    N, outputs = dy.shape
+    for z in prange((outputs + 127) // 128):
+        for p in range(packed.shape[0]):
+            for j in range(z * 128, min(outputs, z * 128 + 128)):
+                for n in range(PANEL):
+                    case = p * PANEL + n
+                    packed[p, j, n] = dy[case, j] if case < N else ZERO
+
+
+@cpu_kernel
+def times_turned(W, packed, dx):
+    """dx (N, inputs) = (W dy^T)^T, dy as `turn` packs it."""
+    N, inputs, outputs, panels = dx.shape[0], W.shape[0], W.shape[1], packed.shape[0]
+    for z in prange((inputs + STRIP - 1) // STRIP):
+        i0, rows = z * STRIP, min(STRIP, inputs - z * STRIP)
+        sums = np.empty((panels, STRIP, PANEL), np.float32)
+        for k0 in range(0, outputs, SPAN):
+            a = W.ctypes.data + 4 * (i0 * outputs + k0)
+            for p in range(panels):
+                column(rows, 1, min(SPAN, outputs - k0), a, outputs, 0, 1,
+                       packed[p, k0].ctypes.data, PANEL, sums[p].ctypes.data, PANEL,
+                       1 if k0 else 0, 0, ZERO)  # fmt: skip
+        for n in range(N):
+            for i in range(rows):
+                dx[n, i0 + i] = sums[n // PANEL, i, n % PANEL]
+
+
+@cpu_kernel
+def panelled(dy, packed):
+    """dy (N, outputs) -> (panels of outputs, N, PANEL), zeros behind the last column."""
+    N, outputs = dy.shape
+    for p in prange(packed.shape[0]):
+        L = min(PANEL, outputs - p * PANEL)
+        for n in range(N):
+            for i in range(PANEL):
+                packed[p, n, i] = dy[n, p * PANEL + i] if i < L else ZERO
+
+
+@cpu_kernel
+def outer(x, packed, dW):
+    """dW = x^T dy, dy as `panelled` packs it."""
+    N, inputs, outputs = x.shape[0], x.shape[1], dW.shape[1]
+    for z in prange((inputs + ROWS - 1) // ROWS):
+        i0, rows = z * ROWS, min(ROWS, inputs - z * ROWS)
+        mine, tile = np.zeros((N, ROWS), np.float32), np.empty((ROWS, PANEL), np.float32)
+        rows_of(x, i0, rows, mine)
+        for p in range(packed.shape[0]):
+            L, j0 = np.uintp(min(PANEL, outputs - p * PANEL)), np.uintp(p * PANEL)
+            column(ROWS, 1, N, mine.ctypes.data, 1, 0, ROWS, packed[p].ctypes.data, PANEL,
+                   tile.ctypes.data, PANEL, 0, 0, ZERO)  # fmt: skip
+            for i in range(rows):
+                for k in range(L):
+                    dW[i0 + i, j0 + k] = tile[i, k]
+
+
+@cpu_kernel
+def outer_step(x, packed, W, inc, mom, eps, wc, share):
+    """The update of convnet/sgd.py with g = x^T dy, of which one tile exists at a time."""
+    N, inputs, outputs = x.shape[0], x.shape[1], W.shape[1]
+    for z in prange((inputs + ROWS - 1) // ROWS):
+        i0, rows = z * ROWS, min(ROWS, inputs - z * ROWS)
+        mine, tile = np.zeros((N, ROWS), np.float32), np.empty((ROWS, PANEL), np.float32)
+        rows_of(x, i0, rows, mine)
+        for p in range(packed.shape[0]):
+            L, j0 = np.uintp(min(PANEL, outputs - p * PANEL)), np.uintp(p * PANEL)
+            column(ROWS, 1, N, mine.ctypes.data, 1, 0, ROWS, packed[p].ctypes.data, PANEL,
+                   tile.ctypes.data, PANEL, 0, 0, ZERO)  # fmt: skip
+            for i in range(rows):
+                for k in range(L):
+                    w = W[i0 + i, j0 + k]
+                    step = mom * inc[i0 + i, j0 + k] - eps * (tile[i, k] * share + wc * w)
+                    inc[i0 + i, j0 + k] = step
+                    W[i0 + i, j0 + k] = w + step
+
+
+@jit()
+def rows_of(x, i0, rows, mine):
+    """Some columns of x as a block (N, ROWS)."""
+    for n in range(x.shape[0]):
+        for i in range(rows):
+            mine[n, i] = x[n, i0 + i]
+
+
+# ---------------------------------------------------------------- what a layer calls
+
+
+def forward(x, W, y, add: bool) -> None:
+    """y (+)= x W; all C-contiguous."""
+    if len(x) < FEW:
+        times_few(x, W, y, int(add))
+    else:
+        panels = -(-W.shape[1] // PANEL)
+        times(x, W, y, int(add), max(1, min(GROUP, panels // get_num_threads())))
+
+
+def input_gradient(run, W, dy, dx) -> None:
+    """dx = dy W^T."""
+    packed = run.empty((-(-len(dy) // PANEL), dy.shape[1], PANEL))
+    turn(dy, packed)
+    times_turned(W, packed, dx)
+
+
+class Outer:
+    """The gradient dW = x^T dy, not multiplied out as long as nobody needs it whole."""
+
+    def __init__(self, run, x, dy):
+        self.run, self.x, self.dy = run, x, dy
+
+    def _packed(self):
+        packed = self.run.empty((-(-self.dy.shape[1] // PANEL), len(self.dy), PANEL))
+        panelled(self.dy, packed)
+        return packed
+
+    def array(self):
+        """dW (inputs, outputs)."""
+        dW = self.run.empty((self.x.shape[1], self.dy.shape[1]))
+        outer(self.x, self._packed(), dW)
+        return dW
+
+    def finite(self) -> bool:
+        """Whether no number of dW can be infinite or NaN."""
+        most = np.float64(abs(self.x).max()) * abs(self.dy).max() * len(self.x)
+        return bool(most < np.finfo(np.float32).max)
+
+    def update(self, W, inc, mom: float, eps: float, wc: float, share: float) -> None:
+        """One step of W and its momentum."""
+        rates = [np.float32(v) for v in (mom, eps, wc, share)]
+        outer_step(self.x, self._packed(), W, inc, *rates)
