@@ -42,7 +42,12 @@ class Sgd:
         """The name of the first array with a NaN or an infinity in it, or ''."""
         xp = self.net.device.xp
         for (layer, name), g in gradients.items():
-            if not (xp.isfinite(g.sum()) if hasattr(g, "shape") else g.finite()):
+            if hasattr(g, "shape"):
+                flat = g.reshape(-1)
+                finite = xp.isfinite(xp.dot(flat, flat))
+            else:
+                finite = g.finite()
+            if not finite:
                 return f"{layer}/{name}"
         return ""
 

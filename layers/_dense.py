@@ -213,9 +213,9 @@ class Outer:
         return dW
 
     def finite(self) -> bool:
-        """Whether no number of dW can be infinite or NaN."""
+        """Whether no square of a number of dW can be infinite or NaN."""
         most = np.float64(abs(self.x).max()) * abs(self.dy).max() * len(self.x)
-        return bool(most < np.finfo(np.float32).max)
+        return bool(most**2 < np.finfo(np.float32).max)
 
     def update(self, W, inc, mom: float, eps: float, wc: float, share: float) -> None:
         """One step of W and its momentum."""
