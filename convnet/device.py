@@ -7,6 +7,8 @@ first; fresh pages from the system cost more than many kernels. CuPy has such a 
 
 import math
 from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -76,12 +78,19 @@ class Cpu:
     def __init__(self, fast: bool = True):
         self.fast, self.name = fast, "cpu" if fast else "cpu:plain"
         self.arena = Arena()
+        self.prepared: dict[tuple, tuple] = {}  # layers keep here what they made of weights
 
     def empty(self, shape: tuple, dtype=np.float32) -> np.ndarray:
         """An array of this shape, contents undefined."""
         return self.arena.empty(shape, np.dtype(dtype))
 
     host_empty = empty  # memory for what a device is fed from
+
+    def once(self, key: tuple, mark, make: Callable) -> Any:
+        """What make() returned when this key last came with this mark; made anew with another."""
+        if self.prepared.get(key, (None,))[0] != mark:
+            self.prepared[key] = mark, make()
+        return self.prepared[key][1]
 
     def array(self, values) -> np.ndarray:
         """The values as a C-contiguous array on this device; not copied if they are one."""

@@ -100,24 +100,42 @@ def pack_turned(w, packed, k0, K, r, s, qy, qx):
 @jit()
 def window(x, y, low, masked, image, y0, f, rows, columns, buffer):
     """Rows from y0, columns from -px of the channels from c0; zeros around, and where y <= low."""
-    L, C, W = np.uintp(f.C), f.C, columns * f.C
-    xs, ys, out = x.reshape(-1), y.reshape(-1), buffer.reshape(-1)
+    before, after = min(f.px, columns), max(0, columns - f.px - f.W)
+    inside = columns - before - after
+    runs, length = (1, inside * f.C) if f.channels == f.C else (inside, f.C)  # side by side
     for i in range(rows):
-        row = y0 + i
-        for j in range(columns):
-            col = j - f.px
-            to = np.uintp(i * W + j * C)
-            if 0 <= row < f.H and 0 <= col < f.W:
-                at = np.uintp(((image * f.H + row) * f.W + col) * f.channels + f.c0)
-                if masked:
-                    for c in range(L):
-                        out[to + c] = xs[at + c] if ys[at + c] > low else ZERO
-                else:
-                    for c in range(L):
-                        out[to + c] = xs[at + c]
-            else:
-                for c in range(L):
-                    out[to + c] = ZERO
+        to = i * columns * f.C
+        if not 0 <= y0 + i < f.H:
+            clear(buffer, to, columns * f.C)
+            continue
+        clear(buffer, to, before * f.C)
+        to += before * f.C
+        at = ((image * f.H + y0 + i) * f.W + before - f.px) * f.channels + f.c0
+        for _ in range(runs):
+            bring(x, y, low, masked, at, length, buffer, to)
+            at += f.channels
+            to += length
+        clear(buffer, to, after * f.C)
+
+
+@jit()
+def clear(buffer, to, length):
+    """Zeros from `to`."""
+    begin = np.uintp(to)
+    for k in range(np.uintp(length)):
+        buffer[begin + k] = ZERO
+
+
+@jit()
+def bring(x, y, low, masked, at, length, out, to):
+    """Numbers side by side of x where y > low, and zeros elsewhere."""
+    xs, ys, begin, there = x.reshape(-1), y.reshape(-1), np.uintp(at), np.uintp(to)
+    if masked:
+        for k in range(np.uintp(length)):
+            out[there + k] = xs[begin + k] if ys[begin + k] > low else ZERO
+    else:
+        for k in range(np.uintp(length)):
+            out[there + k] = xs[begin + k]
 
 
 @cpu_kernel
@@ -132,7 +150,7 @@ def correlate(x, mask, mask_low, masked, packed, bias, low, y, f):
         window(x, mask, mask_low, masked, image, i0 * f.s - f.py, f, count, width, buffer)
         scratch = np.empty((f.OW, PANEL), np.float32)
         for kp in range(f.KP):
-            L, k0 = np.uintp(min(PANEL, f.K - kp * PANEL)), np.uintp(f.k0 + kp * PANEL)
+            L, k0 = min(PANEL, f.K - kp * PANEL), f.k0 + kp * PANEL
             b = bias.ctypes.data + 4 * kp * PANEL
             for i in range(rows):
                 a = buffer.ctypes.data + 4 * i * f.s * width * f.C
@@ -157,37 +175,30 @@ def correlate_back(x, dy, y, low, masked, sums, db, f):
     width, filters = (f.OW - 1) * f.s + f.F, f.KP * PANEL
     for chunk in prange(chunks):
         buffer = np.zeros(((f.R - 1) * f.s + f.F) * width * f.C + 4, np.float32)
-        d = np.zeros((f.R * f.OW, filters), np.float32)
+        d = np.zeros(f.R * f.OW * filters, np.float32)
         sums[chunk] = ZERO
-        db[chunk] = ZERO
+        total = np.zeros(filters, np.float32)
         for z in range(chunk * units // chunks, (chunk + 1) * units // chunks):
             image, i0 = z // f.blocks, z % f.blocks * f.R
             rows = min(f.R, f.OH - i0)
             count = (rows - 1) * f.s + f.F
             window(x, x, low, False, image, i0 * f.s - f.py, f, count, width, buffer)
-            L = np.uintp(f.K)
+            at = (image * f.OH + i0) * f.OW * f.filters + f.k0
+            if f.K == filters == f.filters:
+                bring(dy, y, low, masked, at, rows * f.OW * filters, d, 0)
+            else:
+                for q in range(rows * f.OW):
+                    bring(dy, y, low, masked, at + q * f.filters, f.K, d, q * filters)
             for q in range(rows * f.OW):
-                at = np.uintp(((image * f.OH + i0) * f.OW + q) * f.filters + f.k0)
-                bring(dy, y, low, masked, at, L, d[q], db[chunk])
+                there = np.uintp(q * filters)
+                for k in range(np.uintp(filters)):
+                    total[k] += d[there + k]
             for kp in range(f.KP):
                 for a in range(f.F):
                     column(sums.shape[3], rows, f.OW, buffer.ctypes.data + 4 * a * width * f.C, 1,
                            f.s * width * f.C, f.s * f.C, d.ctypes.data + 4 * kp * PANEL, filters,
                            sums[chunk, kp, a].ctypes.data, PANEL, 1, 0, ZERO)  # fmt: skip
-
-
-@jit()
-def bring(dy, y, low, masked, at, L, out, total):
-    """A pixel of dy where y > low; its sum."""
-    dys, ys = dy.reshape(-1), y.reshape(-1)
-    if masked:
-        for k in range(L):
-            out[k] = dys[at + k] if ys[at + k] > low else ZERO
-    else:
-        for k in range(L):
-            out[k] = dys[at + k]
-    for k in range(L):
-        total[k] += out[k]
+        db[chunk] = total
 
 
 # ---------------------------------------------------------------- forward and backward

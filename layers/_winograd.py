@@ -41,6 +41,8 @@ from layers._vector import LANES, Vectors
 FINITE = [Fraction(p) for p in ("0", "1", "-1", "2", "-2", "1/2", "-1/2")]
 TILES = 512  # of a block
 TRANSFORM = 50  # multiply-adds that take as long as a number's way into V, or out of M
+CHUNK = 1 << 14  # weights of a fingerprint's number
+ODD = np.uint64(0x9E3779B97F4A7C16)  # times a place and plus 1: another odd number for each
 ZERO = np.float32(0)
 
 
@@ -306,6 +308,18 @@ def u_to_weights(dU, dw, f):
 
 
 @cpu_kernel
+def fingerprint(bits, sums):
+    """A number for each chunk that changes when one of its numbers, or their order, does."""
+    for chunk in prange(sums.size):
+        total = np.uint64(0)
+        for i in range(np.uintp(chunk * CHUNK), np.uintp(min(bits.size, (chunk + 1) * CHUNK))):
+            total += np.uint64(bits[i]) * (
+                np.uint64(i) * np.uint64(0x9E3779B97F4A7C16) + np.uint64(1)
+            )
+        sums[chunk] = total
+
+
+@cpu_kernel
 def transpose_u(U, UT):
     """U (n^2, KP, D, PANEL) -> UT (n^2, DP, KP * PANEL, PANEL), channels side by side."""
     KP, DP = U.shape[1], UT.shape[1]
@@ -355,7 +369,7 @@ def gather(x, image, y0, x0, s, c, L, patch):
             y, xx = y0 + s * i, x0 + s * j
             if 0 <= y < H and 0 <= xx < W:
                 for k in range(L):
-                    patch[i, j, k] = x[image, y, xx, c + k]
+                    patch[i, j, k] = x[image, y, xx, np.uintp(c) + k]
                 for k in range(L, np.uintp(PANEL)):
                     patch[i, j, k] = ZERO
             else:
@@ -373,12 +387,12 @@ def v_to_images(dV, dx, f, first, rows):
         image, cp = first_image + z // f.CP, z % f.CP
         half = np.empty((n, n, PANEL), np.float32)
         patch = np.empty((n, n, PANEL), np.float32)
-        L, c = np.uintp(min(PANEL, f.C - cp * PANEL)), np.uintp(f.c0 + cp * PANEL)
+        L, c = np.uintp(min(PANEL, f.C - cp * PANEL)), f.c0 + cp * PANEL
         if image * f.down >= first:
             for y in range(H):
                 for x in range(W):
                     for k in range(L):
-                        dx[image, y, x, c + k] = ZERO
+                        dx[image, y, x, np.uintp(c) + k] = ZERO
         begin, end = max(image * f.down, first), min((image + 1) * f.down, first + rows)
         for row in range(begin, end):
             i = row - image * f.down
@@ -407,7 +421,7 @@ def scatter(dx, image, y0, x0, s, c, L, patch):
                     add(to, place(patch, i * patch.shape[1] + j, 1))
                 else:
                     for k in range(L):
-                        dx[image, y, x, c + k] += patch[i, j, k]
+                        dx[image, y, x, np.uintp(c) + k] += patch[i, j, k]
 
 
 @cpu_kernel
@@ -561,9 +575,7 @@ class Winograd:
 
         What backward takes again: U and the V of all blocks.
         """
-        f, vs = self.f, []
-        U = run.empty((f.n**2, f.KP, f.s**2 * f.CP * PANEL, PANEL))
-        weights_to_u(w, U, f)
+        f, vs, U = self.f, [], self._u(run, w)
         for first, rows in f.blocks(len(x)):
             V = run.empty((f.n**2, f.s**2 * f.CP, rows * f.across, PANEL))
             M = run.empty((f.n**2, f.KP, rows * f.across, PANEL))
@@ -573,6 +585,23 @@ class Winograd:
             if run.train:
                 vs.append(V)
         return (U, vs) if run.train else None
+
+    def _u(self, run, w):
+        """U of the weights; while they do not change it is made once."""
+
+        def make():
+            U = run.empty((f.n**2, f.KP, f.s**2 * f.CP * PANEL, PANEL))
+            weights_to_u(w, U, f)
+            return U
+
+        f, prepared = self.f, run.device.prepared
+        key = id(w), self.name, f.k0
+        if run.train:  # they change with every step
+            prepared.pop(key, None)
+            return make()
+        sums = np.empty(-(-w.size // CHUNK), np.uint64)
+        fingerprint(w.reshape(-1).view(np.uint32), sums)
+        return run.device.once(key, sums.tobytes(), make)
 
     def backward(self, run, x, w, y, low: float, dy, dx, dw, kept):
         """The gradients into dx and dw, either of them None if not wanted; those of the biases."""

@@ -1,0 +1,265 @@
+"""Fast variants of kernels against the plain ones, layer by layer, on the same inputs.
+
+The error is the largest difference, as a share of the largest number of the plain result. 1e-4 is
+what every variant must keep; Winograd's with 8 points, the worst, comes to 2e-5, the others, which
+only add in another order, to 2e-6.
+"""
+
+import os
+import subprocess
+import sys
+from fractions import Fraction
+from types import SimpleNamespace
+
+import numba
+import numpy as np
+import pytest
+
+from convnet import Net
+from convnet.layer import Run, Variant
+from convnet.sgd import Sgd
+from layers import _dense, _tile, _winograd
+from tests import contract
+
+RELU = SimpleNamespace(type="neuron", neuron=("relu", 0.0, 0.0))
+CONV = """
+    13x13x64  filters=64 filterSize=3 padding=1
+    9x11x5    filters=9 filterSize=3 padding=1
+    13x11x34  filters=20 filterSize=3 groups=2
+    7x40x32   filters=64 filterSize=3 padding=2
+    4x1x8     filters=8 filterSize=3 padding=1
+    15x17x20  filters=37 filterSize=5 stride=2
+    15x17x20  filters=37 filterSize=6 stride=2 padding=1
+    35x37x3   filters=96 filterSize=7 stride=2 padding=1
+    15x16x64  filters=32 filterSize=5 padding=2
+    27x19x3   filters=10 filterSize=11 stride=4 padding=2
+    14x17x20  filters=37 filterSize=3 stride=3
+    14x17x20  filters=37 filterSize=2 stride=2 rounding=floor
+    9x9x20    filters=37 filterSize=1 stride=2
+    12x12x16  filters=16 filterSize=4 stride=3 padding=1
+    5x6x3     filters=8 filterSize=5 padding=4
+    6x6x8     filters=12 filterSize=3 padding=1 modulesX=7
+"""
+
+
+def lines(text):
+    return [" ".join(line.split()) for line in text.strip().splitlines()]
+
+
+def ways():
+    """(line, the number of a way to compute it)."""
+    cases = [(line, contract.build("conv", line)) for line in lines(CONV)]
+    return [(line, i) for line, c in cases for i in range(len(c.layer.ways(c.shapes[0])))]
+
+
+def passes(case, fast, n=3, then=None, seed=0):
+    """Output and all gradients."""
+    xs, w = case.arrays(np.float32, n, seed)
+    xs, w = [x.copy() for x in xs], {k: v.copy() for k, v in w.items()}
+    run = Run(contract.Poisoned(), True, 0, fast, then)
+    y, bprop = case.layer.fprop(run, w, *xs)
+    dy = case.dy(y.shape, y.dtype).copy()
+    if then and not fast:
+        y = np.maximum(y, 0)
+        dy = np.where(y > 0, dy, np.float32(0))
+    dxs, dw = bprop(dy, {*range(len(xs)), *w})
+    whole = {k: g if hasattr(g, "shape") else g.array() for k, g in dw.items()}
+    return {"y": y, **{f"dx{i}": dx for i, dx in enumerate(dxs)}, **whole}
+
+
+def gaps(got, wanted):
+    assert got.keys() == wanted.keys()
+    return {k: abs(got[k] - wanted[k]).max() / abs(wanted[k]).max() for k in wanted}
+
+
+@pytest.mark.parametrize("relu", [None, RELU], ids=["bare", "relu"])
+@pytest.mark.parametrize("line,i", ways())
+def test_conv(line, i, relu, monkeypatch):
+    case = contract.build("conv", line)
+    name = case.layer.ways(case.shapes[0])[i].name
+    monkeypatch.setattr(case.layer, "variant", lambda *ins: Variant(name, "forced"))
+    found = gaps(passes(case, True, then=relu), passes(case, False, then=relu))
+    limit = 1e-4 if "winograd" in name else 3e-6
+    assert max(found.values()) < limit, found
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 33])
+@pytest.mark.parametrize(
+    "line", ["3x2x2 outputs=5", "5x13x2 4x3x1 outputs=67", "1x1x300 outputs=32"]
+)
+def test_fc(line, n):
+    case = contract.build("fc", line)
+    found = gaps(passes(case, True, n), passes(case, False, n))
+    assert max(found.values()) < 3e-6, found
+
+
+def test_what_is_chosen():
+    def chosen(line, n=1):
+        case = contract.build("conv", line)
+        return case.layer.variant(*[(n, *shape) for shape in case.shapes])
+
+    assert chosen("13x13x256 filters=384 filterSize=3 padding=1").name == "winograd F(4,3)"
+    assert chosen("56x56x64 filters=64 filterSize=3 padding=1").name == "winograd F(6,3)"
+    assert chosen("16x16x32 filters=32 filterSize=5 padding=2").name == "winograd F(4,5)"
+    assert chosen("224x224x3 filters=96 filterSize=7 stride=2").name == "direct"
+    assert chosen("13x13x256 filters=64 filterSize=1").name == "direct"
+    for line, why in (
+        ("9x9x8 9x9x8 filters=16 filterSize=3", "2 inputs"),
+        ("9x9x8 filters=16 filterSize=3 sharedBiases=0", "a bias for each position"),
+        ("9x9x8 filters=1 filterSize=3 groups=8", "less than 8 filters in a group"),
+    ):
+        assert chosen(line) == Variant("plain", why)
+
+
+def test_a_plain_conv_takes_no_relu():
+    case = contract.build("conv", "9x9x8 filters=1 filterSize=3 groups=8")
+    assert not case.layer.takes(RELU, (1, 9, 9, 8))
+    case = contract.build("conv", "9x9x8 filters=16 filterSize=3")
+    assert case.layer.takes(RELU, (1, 9, 9, 8))
+    assert not case.layer.takes(SimpleNamespace(type="neuron", neuron=("tanh", 1, 1)), (1, 9, 9, 8))
+    assert not case.layer.takes(SimpleNamespace(type="pool"), (1, 9, 9, 8))
+
+
+@pytest.mark.parametrize("m,r", _winograd.Winograd.KINDS)
+def test_winograd_matrices_are_exact(m, r):
+    """A^T [ (G g) * (B^T d) ] is the correlation of g and d, in fractions; so are the phases."""
+    at, bt, g = _winograd.matrices(m, r)
+    rng = np.random.default_rng(m)
+    taps = [Fraction(int(v)) for v in rng.integers(-9, 9, r)]
+    pixels = [Fraction(int(v)) for v in rng.integers(-9, 9, m + r - 1)]
+
+    def times(matrix, vector):
+        return [sum(a * v for a, v in zip(row, vector)) for row in matrix]
+
+    products = [a * b for a, b in zip(times(g, taps), times(bt, pixels))]
+    assert times(at, products) == [sum(taps[k] * pixels[i + k] for k in range(r)) for i in range(m)]
+
+
+def test_same_threads_same_bits():
+    case = contract.build("conv", "35x37x3 filters=96 filterSize=7 stride=2 padding=1")
+    once, again = passes(case, True), passes(case, True)
+    assert all(once[k].tobytes() == again[k].tobytes() for k in once)
+
+
+@pytest.mark.parametrize("line", lines(CONV)[:8])
+def test_any_number_of_threads(line):
+    case = contract.build("conv", line)
+    many, before = passes(case, True), numba.get_num_threads()
+    numba.set_num_threads(1)
+    try:
+        one = passes(case, True)
+    finally:
+        numba.set_num_threads(before)
+    assert max(gaps(one, many).values()) < 2e-6
+
+
+def test_a_nan_stays_one():
+    """It shows in the output, and a relu does not hide it."""
+    for line in ("13x13x64 filters=64 filterSize=3 padding=1", "13x13x3 filters=16 filterSize=5"):
+        case = contract.build("conv", line)
+        xs, w = case.arrays(np.float32)
+        x = xs[0].copy()
+        x[1, 6, 6, 1] = np.nan
+        run = Run(contract.Poisoned(), False, 0, True, RELU)
+        y, _ = case.layer.fprop(run, {k: v.copy() for k, v in w.items()}, x)
+        assert np.isnan(y[1]).any() and np.isfinite(y[[0, 2]]).all()
+
+
+# ---------------------------------------------------------------- whole nets
+
+
+def batch(net, n=4):
+    rng = np.random.default_rng(3)
+    shape = net.graph.shapes[net.graph.feeds[0]]
+    return rng.normal(0, 40, (n, *shape)).astype(np.float32), rng.integers(0, 10, n)
+
+
+def step(net, lazy):
+    """Gradients, then weights after one update."""
+    images, labels = batch(net)
+    outs, tape = net.fprop(net.feed(images, labels), net.graph.costs, train=True)
+    gradients = net.bprop(tape, net.cost_gradients(outs), lazy)
+    sgd = Sgd(net)
+    assert not sgd.first_not_finite(gradients)
+    whole = {k: g if hasattr(g, "shape") else g.array() for k, g in gradients.items()}
+    sgd.update(gradients, 4, 0.5)
+    return whole, {k: w.copy() for k, w in net.own_weights().items()}
+
+
+@pytest.mark.parametrize("cfg", ["spp_small", "cifar10"])
+def test_a_step_of_a_net(cfg):
+    """The lazy gradients of fc layers, updated tile by tile, too."""
+    nets = [
+        Net.from_cfg(f"layer_configs/{cfg}.cfg", classes=10, device=device, seed=1)
+        for device in ("cpu", "cpu", "cpu:plain")
+    ]
+    lazy, whole, plain = (step(net, i == 0) for i, net in enumerate(nets))
+    for (fast_g, fast_w), limit in ((lazy, 1e-4), (whole, 1e-4)):
+        assert max(gaps(fast_g, plain[0]).values()) < limit
+        assert max(gaps(fast_w, plain[1]).values()) < limit
+    assert max(gaps(lazy[1], whole[1]).values()) < 1e-6
+
+
+def test_prepared_weights_are_not_used_after_a_change():
+    """Winograd's are kept from one pass to the next, also if somebody writes on the weights."""
+    net = Net.from_cfg("layer_configs/cifar10.cfg", classes=10, seed=1)
+    images, _ = batch(net)
+    given = net.feed(images)
+    first = net.fprop(given, [net.output])[0][net.output].copy()
+    w = net.weights["conv2"]["W0"]
+    w[1, 1, 3, 4] += 1
+    changed = net.fprop(given, [net.output])[0][net.output].copy()
+    assert abs(changed - first).max() > 1e-3
+    w[1, 1, 3, 4], w[1, 1, 3, 5] = w[1, 1, 3, 5], w[1, 1, 3, 4]
+    plain = Net.from_cfg("layer_configs/cifar10.cfg", classes=10, seed=1, device="cpu:plain")
+    plain.set_weights(net.own_weights())
+    for got in (net, plain):
+        got.out = got.fprop(given, [net.output])[0][net.output].copy()
+    assert abs(net.out - plain.out).max() < 1e-4 * abs(plain.out).max()
+
+
+def test_what_is_not_finite_is_found_in_a_lazy_gradient():
+    run = Run(contract.Poisoned(), True, 0, True)
+    x, dy = np.ones((4, 6), np.float32), np.ones((4, 5), np.float32)
+    assert _dense.Outer(run, x, dy).finite()
+    for bad in (np.nan, np.inf, 1e30):
+        x[2, 3] = bad
+        assert not _dense.Outer(run, x, dy).finite()
+
+
+# ---------------------------------------------------------------- other CPUs
+
+FEATURES = {
+    "avx2": ("haswell", "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+avx,+avx2,+fma,+bmi,+bmi2"),
+    "sse2": ("x86-64", "+sse,+sse2"),
+}
+
+
+def on_this_cpu():
+    """Called in a process that compiles for another CPU than this one: its lanes, the errors."""
+    found = {}
+    for name, line in (
+        ("conv", "13x13x34 filters=40 filterSize=3 padding=1"),
+        ("conv", "15x17x3 filters=24 filterSize=5 stride=2"),
+        ("fc", "5x13x2 outputs=67"),
+    ):
+        case = contract.build(name, line)
+        fast, plain = (
+            passes(case, True, 5, RELU if name == "conv" else None),
+            passes(case, False, 5, RELU if name == "conv" else None),
+        )
+        found[line] = max(gaps(fast, plain).values())
+    print(_tile.LANES, _tile.ROWS, max(found.values()))
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="x86 only")
+@pytest.mark.parametrize("kind,lanes,rows", [("avx2", 8, 6), ("sse2", 4, 6)])
+def test_smaller_vectors(kind, lanes, rows):
+    """The tiles of CPUs without AVX-512."""
+    cpu, features = FEATURES[kind]
+    env = {**os.environ, "NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": features}
+    code = "from tests.test_variants import on_this_cpu; on_this_cpu()"
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    got = done.stdout.split()
+    assert [int(v) for v in got[:2]] == [lanes, rows] and float(got[2]) < 1e-4
