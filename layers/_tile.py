@@ -123,22 +123,26 @@ def column(M, ko, ki, a, sam, sao, sak, b, sbk, c, ldc, add, bias, low):
             m += 1
 
 
-def panelwise(combine):
-    """A function (dst, src) for Numba that sets the PANEL floats at dst to what combine says."""
+def panelwise(combine, sources: int = 1):
+    """A function (dst, *sources) of addresses that sets the PANEL floats at dst.
+
+    combine(vectors, dst's, *sources') gives the vector that is stored.
+    """
 
     @intrinsic
-    def apply(context, dst, src):
+    def apply(context, dst, *src):
         def generate(context, builder, signature, arguments):
-            e = Vectors(builder)
+            e, (dst, rest) = Vectors(builder), arguments
+            places = [dst, *(builder.extract_value(rest, i) for i in range(sources))]
             for half in (0, LANES):
-                dst, src = (e.plus(address, half) for address in arguments)
-                e.store(combine(e, dst, src), dst)
+                vectors = [e.load(e.plus(place, half)) for place in places]
+                e.store(combine(e, *vectors), e.plus(dst, half))
             return context.get_dummy_value()
 
-        return types.void(types.intp, types.intp), generate
+        return types.void(types.intp, types.UniTuple(types.intp, sources)), generate
 
     return apply
 
 
-copy = panelwise(lambda e, dst, src: e.load(src))
-add = panelwise(lambda e, dst, src: e.ir.fadd(e.load(dst), e.load(src)))
+copy = panelwise(lambda e, dst, src: src)
+add = panelwise(lambda e, dst, src: e.ir.fadd(dst, src))

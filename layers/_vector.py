@@ -95,3 +95,14 @@ class Vectors:
             else:
                 total = self.fma(number, vector, total)
         return total
+
+    def larger(self, a, b):
+        """The larger of a and b, number by number; NaN where one of them is."""
+        more = self.ir.or_(self.ir.fcmp_ordered(">", b, a), self.ir.fcmp_unordered("uno", b, b))
+        return self.ir.select(more, b, a)
+
+    def where_equal(self, a, b, value):
+        """value where a = b, 0 elsewhere."""
+        return self.ir.select(
+            self.ir.fcmp_ordered("==", a, b), value, ir.Constant(VECTOR, [0.0] * LANES)
+        )

@@ -14,12 +14,16 @@ x - size//2 to x - size//2 + size - 1, the like in rows; an even window lies mor
 top. As in cuda-convnet, at the border the window is cut but the divisor size^2 stays. size is at
 most the side of the map. scale and pow default to what the ImageNet files of cuda-convnet say.
 Nothing is rounded and nothing ties.
+
+The variant `with pool` does the work of a max pool behind it in the same pass, for float32 on a CPU
+(layers/_lrn_pool.py).
 """
 
 import numpy as np
 from numba import prange
 
 from convnet.kernel import kernel
+from layers import _lrn_pool
 from layers._lrn import Response, powers
 
 
@@ -37,8 +41,19 @@ class Rnorm(Response):
             raise ValueError(f"size={self.size} is more than the {x[0]}x{x[1]} map")
         return x
 
+    def takes(self, after, *ins):
+        # a pool that stands for a level of a pyramid may have bins instead of windows
+        return after.type == "pool" and after.pool == "max" and not after.level
+
     def fprop(self, run, w, x):
-        return self.respond(run, x, rnorm, rnorm_back, self.size**2, self.size)
+        if not run.then:
+            return self.respond(run, x, rnorm, rnorm_back, self.size**2, self.size)
+        pool, image = run.then, x.shape[1:]
+        out = pool.shape(image)
+        f = _lrn_pool.Shape(*image, self.size, *out[:2], pool.sizeX, pool.stride, pool.start)
+        y = run.empty((len(x), *out))
+        back = _lrn_pool.forward(run, x, y, self.minDiv, self.scale / self.size**2, self.pow, f)
+        return y, lambda dy, wants: ([back(dy)], {})
 
 
 @kernel(
