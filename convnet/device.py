@@ -1,70 +1,18 @@
 """Where arrays live: 'cpu' (NumPy, all cores) or 'gpu:0' (CuPy). The only file that imports cupy.
 
-A device lends memory with `empty`. On a CPU it comes from an arena: a block goes back to it when
-the last array that looks at it is gone, so that a training step allocates nothing large after the
-first; fresh pages from the system cost more than many kernels. CuPy has such a pool of its own.
+A device lends memory with `empty`; on a CPU it comes from an arena, on a GPU from CuPy's pool.
 """
 
-import math
-from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-PAGE = 4096
+from convnet.arena import Arena
 
 
 class DeviceError(Exception):
     """The device cannot be used; one line that says what is missing and what to do."""
-
-
-class _Lease:
-    """The memory behind one array; goes back to the arena when the last view of it is gone."""
-
-    def __init__(self, arena: "Arena", block: np.ndarray, shape: tuple, dtype: np.dtype):
-        self.arena, self.block = arena, block
-        self.__array_interface__ = {
-            "version": 3,
-            "shape": shape,
-            "typestr": dtype.str,
-            "data": (block.ctypes.data, False),
-        }
-
-    def __del__(self):
-        self.arena.free[self.block.nbytes].append(self.block)
-
-
-class Arena:
-    """Blocks of memory used again and again. `taken` is all that was ever asked of the system."""
-
-    def __init__(self):
-        self.free: dict[int, list[np.ndarray]] = defaultdict(list)
-        self.taken = 0
-
-    def empty(self, shape: tuple, dtype: np.dtype) -> np.ndarray:
-        """An array of undefined contents. Large ones are views of a block of the arena."""
-        need = math.prod(shape) * dtype.itemsize
-        if need < PAGE:
-            return np.empty(shape, dtype)
-        size = self.size_class(need)
-        if self.free[size]:
-            block = self.free[size].pop()
-        else:
-            block = np.empty(size, np.uint8)
-            self.taken += size
-        return np.asarray(_Lease(self, block, tuple(map(int, shape)), dtype))
-
-    @staticmethod
-    def size_class(need: int) -> int:
-        """Whole pages, and at most 1/8 more than needed, so that near sizes share blocks."""
-        step = max(PAGE, 1 << max(0, need.bit_length() - 4))
-        return -(-need // step) * step
-
-    def trim(self) -> None:
-        """Give the blocks that nobody uses back to the system."""
-        self.taken -= sum(size * len(blocks) for size, blocks in self.free.items())
-        self.free.clear()
 
 
 class Cpu:
