@@ -5,15 +5,16 @@
 
 Fresh pages from the system cost more than many kernels, so that a training step should take none
 after the first. The arena holds a few chunks, each as large as all before it; what is not lent is
-a list of holes in the order of their addresses. An array takes the front of the first hole that
-is large enough, and neighbouring holes become one again: arrays of different sizes follow each
-other in the same memory, and the pages at the far end of a chunk are never touched.
+a list of holes, those of older chunks first. An array takes the front of the first hole that is
+large enough, and neighbouring holes become one again: arrays of different sizes follow each other
+in the same memory, and the pages at the far end of a chunk are never touched.
 """
 
 import math
 import threading
 from bisect import insort
 from collections import deque
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,16 +23,24 @@ SMALL = 4096  # bytes, below which the system lends
 CHUNK = 64 << 20  # bytes of the first chunk
 
 
+class Hole(NamedTuple):
+    """A part of a chunk; they sort by the age of the chunk."""
+
+    chunk: int
+    start: int  # an address
+    size: int
+
+
 class _Lease:
     """The memory behind one array; goes back to the arena when the last view of it is gone."""
 
-    def __init__(self, arena: "Arena", hole: tuple, shape: tuple, dtype: np.dtype):
+    def __init__(self, arena: "Arena", hole: Hole, shape: tuple, dtype: np.dtype):
         self.arena, self.hole = arena, hole
         self.__array_interface__ = {
             "version": 3,
             "shape": shape,
             "typestr": dtype.str,
-            "data": (hole[0], False),
+            "data": (hole.start, False),
         }
 
     def __del__(self):
@@ -40,18 +49,18 @@ class _Lease:
 
 
 class Arena:
-    """Chunks of memory and the holes in them. `taken` is all that was ever asked of the system."""
+    """Chunks of memory and the holes in them."""
 
     def __init__(self):
-        self.chunks: dict[int, np.ndarray] = {}  # by the address of the first line
-        self.holes: list[tuple[int, int]] = []  # (address, bytes), in order
-        self.returned: deque[tuple[int, int]] = deque()
+        self.chunks: dict[int, tuple[np.ndarray, Hole]] = {}  # number: memory, all of it as a hole
+        self.holes: list[Hole] = []  # in order
+        self.returned: deque[Hole] = deque()
         self.lock = threading.Lock()
 
     @property
     def taken(self) -> int:
         """Bytes of all chunks; the system gives a page of them when it is first written to."""
-        return sum(chunk.nbytes for chunk in self.chunks.values())
+        return sum(whole.size for _, whole in self.chunks.values())
 
     def empty(self, shape: tuple, dtype: np.dtype) -> np.ndarray:
         """An array of undefined contents."""
@@ -66,30 +75,30 @@ class Arena:
         """Give the chunks of which nothing is lent back to the system."""
         with self.lock:
             self._merge()
-            for address, chunk in list(self.chunks.items()):
-                whole = address, self._usable(chunk)
+            for number, (_, whole) in list(self.chunks.items()):
                 if whole in self.holes:
                     self.holes.remove(whole)
-                    del self.chunks[address]
+                    del self.chunks[number]
 
-    def _take(self, size: int) -> tuple[int, int]:
+    def _take(self, size: int) -> Hole:
         self._merge()
-        at = next((i for i, hole in enumerate(self.holes) if hole[1] >= size), None)
+        at = next((i for i, hole in enumerate(self.holes) if hole.size >= size), None)
         if at is None:
-            # LINE more, as it may begin anywhere, and LINE between it and a chunk that follows
-            chunk = np.empty(max(size, self.taken, CHUNK) + 2 * LINE, np.uint8)
-            first = -(-chunk.ctypes.data // LINE) * LINE
-            self.chunks[first] = chunk
-            hole = first, self._usable(chunk)
-            insort(self.holes, hole)
-            at = self.holes.index(hole)
-        address, length = self.holes[at]
-        self.holes[at : at + 1] = [(address + size, length - size)] if length > size else []
-        return address, size
+            at = len(self.holes)
+            self.holes.append(self._grow(size))
+        number, start, length = self.holes[at]
+        rest = Hole(number, start + size, length - size)
+        self.holes[at : at + 1] = [rest] if rest.size else []
+        return Hole(number, start, size)
 
-    @staticmethod
-    def _usable(chunk: np.ndarray) -> int:
-        return chunk.nbytes - 2 * LINE
+    def _grow(self, size: int) -> Hole:
+        """A new chunk."""
+        size = max(size, self.taken, CHUNK)
+        memory = np.empty(size + LINE, np.uint8)
+        number = max(self.chunks, default=0) + 1
+        whole = Hole(number, -(-memory.ctypes.data // LINE) * LINE, size)
+        self.chunks[number] = memory, whole
+        return whole
 
     def _merge(self) -> None:
         """Put what has come back among the holes, and make one of those that touch."""
@@ -98,10 +107,10 @@ class Arena:
         while self.returned:
             insort(self.holes, self.returned.popleft())
         merged = self.holes[:1]
-        for address, length in self.holes[1:]:
-            start, before = merged[-1]
-            if start + before == address:
-                merged[-1] = start, before + length
+        for hole in self.holes[1:]:
+            chunk, start, size = merged[-1]
+            if (chunk, start + size) == (hole.chunk, hole.start):
+                merged[-1] = Hole(chunk, start, size + hole.size)
             else:
-                merged.append((address, length))
+                merged.append(hole)
         self.holes = merged

@@ -55,6 +55,17 @@ def test_the_lowest_hole_is_taken():
     assert second.ctypes.data < third.ctypes.data
 
 
+def test_older_chunks_are_filled_first():
+    arena = Arena()
+    kept = [block(arena, MB) for _ in range(5)]
+    large = block(arena, CHUNK)
+    assert len(arena.chunks) == 2
+    del large
+    before = [block(arena, MB) for _ in range(9)]
+    ends = [x.ctypes.data for x in kept + before]
+    assert max(ends) - min(ends) < CHUNK
+
+
 def test_a_view_keeps_the_memory():
     arena = Arena()
     x = block(arena, MB)
