@@ -17,195 +17,25 @@ by the same products: nothing is transformed a second time (dX adds where tiles 
 A filter with stride s is s x s filters of stride 1, each over every s-th pixel of every s-th row:
 its phases. A phase with fewer than r taps in a direction has no product at the point at infinity.
 
-Points are 0, 1, -1, 2, -2 and infinity (6), and 1/2, -1/2 (8). The more points, the larger the
-numbers in the matrices and the more bits are lost: 8 points lose about ten times as much as 6.
-
 V (points^2, channel panels, tiles, PANEL), U (points^2, filter panels, channels, PANEL) and M
 (points^2, filter panels, tiles, PANEL) are cut in panels as the tiles of _tile.py read them; lanes
 without a channel hold zeros. V, M and dV exist for a block of rows of tiles at a time.
 """
 
-import math
-from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
 from numba import prange
-from numba.core import types
-from numba.extending import intrinsic
 
 from convnet.kernel import cpu_kernel, jit
 from layers._tile import PANEL, add, column
-from layers._vector import LANES, Vectors
+from layers._transforms import KINDS, a, at, b, bt, g, gt
 
-FINITE = [Fraction(p) for p in ("0", "1", "-1", "2", "-2", "1/2", "-1/2")]
 TILES = 512  # of a block
 TRANSFORM = 50  # multiply-adds that take as long as a number's way into V, or out of M
 CHUNK = 1 << 14  # weights of a fingerprint's number
 ODD = np.uint64(0x9E3779B97F4A7C16)  # times a place and plus 1: another odd number for each
 ZERO = np.float32(0)
-
-
-# ---------------------------------------------------------------- the matrices
-
-
-def matrices(m: int, r: int) -> tuple[list, list, list]:
-    """A^T (m, n), B^T (n, n) and G (n, r) of F(m, r), n = m + r - 1, in fractions (Cook, Toom).
-
-    A polynomial's value at infinity is its highest coefficient. Row j of B^T holds the
-    coefficients of the product of all (x - p) with p != p_j.
-    """
-    points = FINITE[: m + r - 2]
-    at = [[p**i for p in points] + [Fraction(int(i == m - 1))] for i in range(m)]
-    bt = [product([q for q in points if q != p]) + [Fraction(0)] for p in points]
-    bt.append(product(points))
-    g = [[p**k / math.prod(p - q for q in points if q != p) for k in range(r)] for p in points]
-    g.append([Fraction(int(k == r - 1)) for k in range(r)])
-    return at, bt, g
-
-
-def product(roots: list[Fraction]) -> list[Fraction]:
-    """The coefficients of the product of all (x - root), that of x^0 first."""
-    row = [Fraction(1)]
-    for root in roots:
-        row = [low - root * high for low, high in zip([Fraction(0), *row], [*row, Fraction(0)])]
-    return row
-
-
-def transposed(matrix: list) -> list:
-    """Rows as columns."""
-    return [list(column) for column in zip(*matrix)]
-
-
-# ---------------------------------------------------------------- a matrix as vector code
-
-
-def transform(matrix: list):
-    """out[i] = sum over j of matrix[i][j] in[j], as a function that Numba can call.
-
-    It takes addresses: in[j] are the PANEL floats at src + j * from_step, out[i] at dst + i *
-    to_step. Rows, or columns, of the points p and -p differ in signs alone, so that sums and
-    differences serve both.
-    """
-
-    @intrinsic
-    def apply(context, src, from_step, dst, to_step):
-        def generate(context, builder, signature, arguments):
-            src, from_step, dst, to_step = arguments
-            e = Vectors(builder)
-            for half in (0, LANES):
-                at, xs = e.plus(src, half), []
-                for _ in matrix[0]:
-                    xs.append(e.load(at))
-                    at = e.plus(at, from_step)
-                at = e.plus(dst, half)
-                for y in multiplied(e, matrix, xs):
-                    e.store(y, at)
-                    at = e.plus(at, to_step)
-            return context.get_dummy_value()
-
-        return types.void(*[types.intp] * 4), generate
-
-    return apply
-
-
-def multiplied(e: Vectors, matrix: list, xs: list) -> list:
-    """The vectors matrix @ xs."""
-    columns = transposed(matrix)
-    for i, j in opposite(columns):
-        xs = [*xs]
-        xs[i], xs[j] = e.ir.fadd(xs[i], xs[j]), e.ir.fsub(xs[i], xs[j])
-        both = [(a if a == b else 0, a if a != b else 0) for a, b in zip(columns[i], columns[j])]
-        columns[i], columns[j] = transposed(both)
-    rows = transposed(columns)
-    ys: list = [None] * len(rows)
-    for i, j in opposite(rows):
-        even = e.weighted([a if a == b else 0 for a, b in zip(rows[i], rows[j])], xs)
-        odd = e.weighted([a if a != b else 0 for a, b in zip(rows[i], rows[j])], xs)
-        ys[i], ys[j] = e.ir.fadd(even, odd), e.ir.fsub(even, odd)
-    return [e.weighted(row, xs) if y is None else y for row, y in zip(rows, ys)]
-
-
-def opposite(rows: list) -> list[tuple[int, int]]:
-    """Pairs of rows that hold the same numbers but for signs, some equal and some not."""
-    found: list[tuple[int, int]] = []
-    for i, a in enumerate(rows):
-        for j, b in enumerate(rows[:i]):
-            same = [x == y for x, y in zip(a, b) if x or y]
-            if [abs(x) for x in a] == [abs(y) for y in b] and any(same) and not all(same):
-                found.append((j, i))
-    return found
-
-
-(_at43, _bt6, _g43), (_at63, _bt8, _g63), (_at45, _, _g45) = (
-    [(transform(matrix), transform(transposed(matrix))) for matrix in matrices(m, r)]
-    for m, r in ((4, 3), (6, 3), (4, 5))
-)
-(_at43, _a43), (_at63, _a63), (_at45, _a45) = _at43, _at63, _at45
-(_g43, _gt43), (_g63, _gt63), (_g45, _gt45) = _g43, _g63, _g45
-(_bt6, _b6), (_bt8, _b8) = _bt6, _bt8
-
-
-@jit()
-def bt(m, r, src, from_step, dst, to_step):
-    """B^T: n pixels -> their values at n points."""
-    if m + r == 7:
-        _bt6(src, from_step, dst, to_step)
-    else:
-        _bt8(src, from_step, dst, to_step)
-
-
-@jit()
-def b(m, r, src, from_step, dst, to_step):
-    """B, the adjoint of bt."""
-    if m + r == 7:
-        _b6(src, from_step, dst, to_step)
-    else:
-        _b8(src, from_step, dst, to_step)
-
-
-@jit()
-def at(m, r, src, from_step, dst, to_step):
-    """A^T: products at n points -> m outputs."""
-    if m == 6:
-        _at63(src, from_step, dst, to_step)
-    elif r == 3:
-        _at43(src, from_step, dst, to_step)
-    else:
-        _at45(src, from_step, dst, to_step)
-
-
-@jit()
-def a(m, r, src, from_step, dst, to_step):
-    """A, the adjoint of at."""
-    if m == 6:
-        _a63(src, from_step, dst, to_step)
-    elif r == 3:
-        _a43(src, from_step, dst, to_step)
-    else:
-        _a45(src, from_step, dst, to_step)
-
-
-@jit()
-def g(m, r, src, from_step, dst, to_step):
-    """G: r taps -> their values at n points."""
-    if m == 6:
-        _g63(src, from_step, dst, to_step)
-    elif r == 3:
-        _g43(src, from_step, dst, to_step)
-    else:
-        _g45(src, from_step, dst, to_step)
-
-
-@jit()
-def gt(m, r, src, from_step, dst, to_step):
-    """G^T, the adjoint of g."""
-    if m == 6:
-        _gt63(src, from_step, dst, to_step)
-    elif r == 3:
-        _gt43(src, from_step, dst, to_step)
-    else:
-        _gt45(src, from_step, dst, to_step)
 
 
 # ---------------------------------------------------------------- what is convolved with what
@@ -232,6 +62,7 @@ class Shape(NamedTuple):
     n: int  # points of F(m, r): m + r - 1
     m: int
     r: int
+    kind: int  # the number of (m, r) in KINDS
     full: int  # phases that have r taps in a direction; the others have less
     down: int  # rows of tiles of an image
     across: int  # tiles in a row
@@ -250,7 +81,7 @@ def shape(image, out, c0: int, C: int, k0: int, K: int, F: int, s: int, p: int, 
     CP, KP = (-(-count // PANEL) for count in (C, K))
     r, full = -(-F // s), (F - 1) % s + 1
     return Shape(H, W, channels, c0, C, CP, OH, OW, filters, k0, K, KP, F, s, p,
-                 m + r - 1, m, r, full, -(-OH // m), -(-OW // m))  # fmt: skip
+                 m + r - 1, m, r, KINDS.index((m, r)), full, -(-OH // m), -(-OW // m))  # fmt: skip
 
 
 # ---------------------------------------------------------------- kernels
@@ -259,7 +90,7 @@ def shape(image, out, c0: int, C: int, k0: int, K: int, F: int, s: int, p: int, 
 @cpu_kernel
 def weights_to_u(w, U, f):
     """w (F, F, C, filters) -> U; taps that a phase does not have are zero."""
-    m, r, n, s, F, C = f.m, f.r, f.n, f.s, f.F, f.C
+    r, n, s, F, C = f.r, f.n, f.s, f.F, f.C
     to_point = U.size // (n * n)
     for d in prange(U.shape[2]):
         phase, c = d // (f.CP * PANEL), d % (f.CP * PANEL)
@@ -276,16 +107,16 @@ def weights_to_u(w, U, f):
             for k in range(L, np.uintp(PANEL)):
                 taps[:, :, k] = ZERO
             for x in range(r):
-                g(m, r, place(taps, x, 1), r * PANEL, place(half, x, 1), r * PANEL)
+                g(f.kind, place(taps, x, 1), r * PANEL, place(half, x, 1), r * PANEL)
             for i in range(n):
                 to = U.ctypes.data + 4 * (i * n * to_point + (kp * U.shape[2] + d) * PANEL)
-                g(m, r, place(half, i, r), PANEL, to, to_point)
+                g(f.kind, place(half, i, r), PANEL, to, to_point)
 
 
 @cpu_kernel
 def u_to_weights(dU, dw, f):
     """dU -> dw, the adjoint of weights_to_u."""
-    m, r, n, s, F = f.m, f.r, f.n, f.s, f.F
+    r, n, s, F = f.r, f.n, f.s, f.F
     to_point = dU.size // (n * n)
     for z in prange(s * s * f.C):
         phase, c = z // f.C, z % f.C
@@ -296,9 +127,9 @@ def u_to_weights(dU, dw, f):
             d = phase * f.CP * PANEL + c
             for i in range(n):
                 at = dU.ctypes.data + 4 * (i * n * to_point + (kp * dU.shape[2] + d) * PANEL)
-                gt(m, r, at, to_point, place(half, i, r), PANEL)
+                gt(f.kind, at, to_point, place(half, i, r), PANEL)
             for x in range(r):
-                gt(m, r, place(half, x, 1), r * PANEL, place(taps, x, 1), r * PANEL)
+                gt(f.kind, place(half, x, 1), r * PANEL, place(taps, x, 1), r * PANEL)
             for y in range(r):
                 for x in range(r):
                     row, col = s * y + phase // s, s * x + phase % s
@@ -313,9 +144,7 @@ def fingerprint(bits, sums):
     for chunk in prange(sums.size):
         total = np.uint64(0)
         for i in range(np.uintp(chunk * CHUNK), np.uintp(min(bits.size, (chunk + 1) * CHUNK))):
-            total += np.uint64(bits[i]) * (
-                np.uint64(i) * np.uint64(0x9E3779B97F4A7C16) + np.uint64(1)
-            )
+            total += np.uint64(bits[i]) * (np.uint64(i) * ODD + np.uint64(1))
         sums[chunk] = total
 
 
@@ -334,7 +163,7 @@ def transpose_u(U, UT):
 @cpu_kernel
 def images_to_v(x, V, f, first, rows):
     """x (N, H, W, channels) -> V of these rows of tiles."""
-    m, r, n, s, H, W = f.m, f.r, f.n, f.s, f.H, f.W
+    m, n, s, H, W = f.m, f.n, f.s, f.H, f.W
     to_point = V.size // (n * n)
     for z in prange(rows * f.CP):
         row, cp = z // f.CP, z % f.CP
@@ -353,11 +182,11 @@ def images_to_v(x, V, f, first, rows):
                     gather(x, image, y0, x0, s, c, L, patch)
                     src, down, right = patch.ctypes.data, n * PANEL, PANEL
                 for q in range(n):
-                    bt(m, r, src + 4 * q * right, down, place(half, q, 1), n * PANEL)
+                    bt(f.kind, src + 4 * q * right, down, place(half, q, 1), n * PANEL)
                 t = ((phase * f.CP + cp) * rows + row) * f.across + j
                 for q in range(n):
                     to = V.ctypes.data + 4 * (q * n * to_point + t * PANEL)
-                    bt(m, r, place(half, q, n), PANEL, to, to_point)
+                    bt(f.kind, place(half, q, n), PANEL, to, to_point)
 
 
 @jit()
@@ -380,7 +209,7 @@ def gather(x, image, y0, x0, s, c, L, patch):
 @cpu_kernel
 def v_to_images(dV, dx, f, first, rows):
     """dx += what these rows of tiles say; the first row of an image begins with zeros."""
-    m, r, n, s, H, W = f.m, f.r, f.n, f.s, f.H, f.W
+    m, n, s, H, W = f.m, f.n, f.s, f.H, f.W
     to_point, first_image = dV.size // (n * n), first // f.down
     images = (first + rows - 1) // f.down - first_image + 1
     for z in prange(images * f.CP):
@@ -401,9 +230,9 @@ def v_to_images(dV, dx, f, first, rows):
                     t = ((phase * f.CP + cp) * rows + row - first) * f.across + j
                     for q in range(n):
                         src = dV.ctypes.data + 4 * (q * n * to_point + t * PANEL)
-                        b(m, r, src, to_point, place(half, q, n), PANEL)
+                        b(f.kind, src, to_point, place(half, q, n), PANEL)
                     for q in range(n):
-                        b(m, r, place(half, q, 1), n * PANEL, place(patch, q, 1), n * PANEL)
+                        b(f.kind, place(half, q, 1), n * PANEL, place(patch, q, 1), n * PANEL)
                     y0, x0 = s * m * i + phase // s - f.p, s * m * j + phase % s - f.p
                     scatter(dx, image, y0, x0, s, c, L, patch)
 
@@ -427,7 +256,7 @@ def scatter(dx, image, y0, x0, s, c, L, patch):
 @cpu_kernel
 def m_to_output(M, bias, low, y, f, first, rows):
     """y (N, OH, OW, filters) = max(low, A^T M A + bias) of these rows of tiles."""
-    m, r, n = f.m, f.r, f.n
+    m, n = f.m, f.n
     to_point = M.size // (n * n)
     for z in prange(rows * f.KP):
         row, kp = z // f.KP, z % f.KP
@@ -439,9 +268,9 @@ def m_to_output(M, bias, low, y, f, first, rows):
             t = (kp * rows + row) * f.across + j
             for q in range(n):
                 src = M.ctypes.data + 4 * (q * to_point + t * PANEL)
-                at(m, r, src, n * to_point, place(half, q, 1), n * PANEL)
+                at(f.kind, src, n * to_point, place(half, q, 1), n * PANEL)
             for u in range(min(m, f.OH - m * i)):
-                at(m, r, place(half, u, n), PANEL, out.ctypes.data, PANEL)
+                at(f.kind, place(half, u, n), PANEL, out.ctypes.data, PANEL)
                 for v in range(min(m, f.OW - m * j)):
                     for k in range(L):
                         number = out[v, k] + bias[k0 + k]
@@ -451,7 +280,7 @@ def m_to_output(M, bias, low, y, f, first, rows):
 @cpu_kernel
 def output_to_m(dy, y, low, M, db, f, first, rows):
     """dM = A dy A^T of these rows of tiles; dy counts where y > low, db are its sums."""
-    m, r, n = f.m, f.r, f.n
+    m, n = f.m, f.n
     to_point = M.size // (n * n)
     for z in prange(rows * f.KP):
         row, kp = z // f.KP, z % f.KP
@@ -472,11 +301,11 @@ def output_to_m(dy, y, low, M, db, f, first, rows):
                         d[u, v, k] = number
                         total[k] += number
             for q in range(m):
-                a(m, r, place(d, q, 1), m * PANEL, place(half, q, 1), m * PANEL)
+                a(f.kind, place(d, q, 1), m * PANEL, place(half, q, 1), m * PANEL)
             t = (kp * rows + row) * f.across + j
             for q in range(n):
                 to = M.ctypes.data + 4 * (q * n * to_point + t * PANEL)
-                a(m, r, place(half, q, m), PANEL, to, to_point)
+                a(f.kind, place(half, q, m), PANEL, to, to_point)
         for k in range(PANEL):
             db[row, kp, k] = total[k]
 
@@ -535,7 +364,7 @@ def multiply_for_v(M, UT, dV, f):
 @jit()
 def mixed(z, n):
     """The points in an order that spreads those at infinity, which have less to do."""
-    return z * 7 % (n * n)
+    return z * 11 % (n * n)  # 11 has no factor in common with 6, 7 or 8
 
 
 @jit()
@@ -550,8 +379,6 @@ def there(q, phase, n, s, full):
 class Winograd:
     """One group of a convolution; maps are (H, W, channels), C of them from c0, K from k0."""
 
-    KINDS = (4, 3), (6, 3), (4, 5)
-
     def __init__(self, m: int, image, out, c0, C, k0, K, F: int, s: int, p: int):
         self.f = shape(image, out, c0, C, k0, K, F, s, p, m)
         self.name = f"winograd F({m},{self.f.r})"
@@ -559,7 +386,7 @@ class Winograd:
     @classmethod
     def kinds(cls, image, out, c0: int, C: int, k0: int, K: int, F: int, s: int, p: int) -> list:
         """All that apply to such filters."""
-        ms = [m for m, r in cls.KINDS if r == -(-F // s) and s < 3]
+        ms = [m for m, r in KINDS if r == -(-F // s) and s < 3]
         return [cls(m, image, out, c0, C, k0, K, F, s, p) for m in ms]
 
     @property

@@ -18,7 +18,7 @@ import pytest
 from convnet import Net
 from convnet.layer import Run, Variant
 from convnet.sgd import Sgd
-from layers import _dense, _tile, _winograd
+from layers import _dense, _tile, _transforms
 from tests import contract
 
 RELU = SimpleNamespace(type="neuron", neuron=("relu", 0.0, 0.0))
@@ -120,10 +120,10 @@ def test_a_plain_conv_takes_no_relu():
     assert not case.layer.takes(SimpleNamespace(type="pool"), (1, 9, 9, 8))
 
 
-@pytest.mark.parametrize("m,r", _winograd.Winograd.KINDS)
+@pytest.mark.parametrize("m,r", _transforms.KINDS)
 def test_winograd_matrices_are_exact(m, r):
     """A^T [ (G g) * (B^T d) ] is the correlation of g and d, in fractions; so are the phases."""
-    at, bt, g = _winograd.matrices(m, r)
+    at, bt, g = _transforms.matrices(m, r)
     rng = np.random.default_rng(m)
     taps = [Fraction(int(v)) for v in rng.integers(-9, 9, r)]
     pixels = [Fraction(int(v)) for v in rng.integers(-9, 9, m + r - 1)]
