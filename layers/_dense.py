@@ -64,30 +64,25 @@ def pack(W, k0, depth, j0, packed):
 
 
 @cpu_kernel
-def times_few(x, W, y, add):
-    """The same for few cases: four rows of W at a time, as they lie in memory."""
-    N, inputs, outputs, wide = x.shape[0], x.shape[1], W.shape[1], 1024
-    flat = W.reshape(-1)
-    for z in prange((outputs + wide - 1) // wide):
-        j0, L = z * wide, np.uintp(min(wide, outputs - z * wide))
-        total = np.zeros((N, wide), np.float32)
-        for k in range(0, inputs - 3, 4):
-            a = np.uintp(k * outputs + j0)
-            b, c, d = a + np.uintp(outputs), a + np.uintp(2 * outputs), a + np.uintp(3 * outputs)
+def times_few(x, W, y, parts, add):
+    """The same for few cases: every task reads some rows of W from one end to the other."""
+    N, inputs, outputs = x.shape[0], np.uintp(x.shape[1]), np.uintp(W.shape[1])
+    rows, flat = (inputs + np.uintp(len(parts) - 1)) // np.uintp(len(parts)), W.reshape(-1)
+    for z in prange(len(parts)):
+        total = parts[z].reshape(-1)
+        total[:] = ZERO
+        for k in range(np.uintp(z) * rows, min(np.uintp(z + 1) * rows, inputs)):
+            at = k * outputs
             for n in range(N):
-                p, q, r, s = x[n, k], x[n, k + 1], x[n, k + 2], x[n, k + 3]
-                for i in range(L):
-                    total[n, i] += (
-                        p * flat[a + i] + q * flat[b + i] + r * flat[c + i] + s * flat[d + i]
-                    )
-        for k in range(inputs // 4 * 4, inputs):
-            a = np.uintp(k * outputs + j0)
-            for n in range(N):
-                for i in range(L):
-                    total[n, i] += x[n, k] * flat[a + i]
-        for n in range(N):
-            for i in range(L):
-                y[n, j0 + i] = total[n, i] + (y[n, j0 + i] if add else ZERO)
+                v, to = x[n, k], np.uintp(n) * outputs
+                for j in range(outputs):
+                    total[to + j] += v * flat[at + j]
+    out = y.reshape(-1)
+    for i in prange(out.size):
+        some = out[i] if add else ZERO
+        for z in range(len(parts)):
+            some += parts[z].reshape(-1)[i]
+        out[i] = some
 
 
 @cpu_kernel
@@ -179,10 +174,11 @@ def rows_of(x, i0, rows, mine):
 # ---------------------------------------------------------------- what a layer calls
 
 
-def forward(x, W, y, add: bool) -> None:
+def forward(run, x, W, y, add: bool) -> None:
     """y (+)= x W; all C-contiguous."""
     if len(x) < FEW:
-        times_few(x, W, y, int(add))
+        tasks = min(get_num_threads(), -(-len(W) // STRIP))
+        times_few(x, W, y, run.empty((tasks, *y.shape)), int(add))
     else:
         panels = -(-W.shape[1] // PANEL)
         times(x, W, y, int(add), max(1, min(GROUP, panels // get_num_threads())))

@@ -49,7 +49,7 @@ class Fc(WeightLayer):
         y = run.empty((len(xs[0]), self.outputs), xs[0].dtype)
         for i, x in enumerate(flat):
             if run.fast:
-                _dense.forward(x, w[f"W{i}"], y, add=i > 0)
+                _dense.forward(run, x, w[f"W{i}"], y, add=i > 0)
             elif i == 0:
                 run.xp.matmul(x, w["W0"], out=y)
             else:

@@ -98,7 +98,9 @@ def test_what_is_chosen():
         case = contract.build("conv", line)
         return case.layer.variant(*[(n, *shape) for shape in case.shapes])
 
-    assert chosen("13x13x256 filters=384 filterSize=3 padding=1").name == "winograd F(4,3)"
+    assert chosen("13x13x256 filters=384 filterSize=3 padding=1").name == "winograd F(5,3)"
+    assert chosen("12x12x256 filters=384 filterSize=3 padding=1").name == "winograd F(6,3)"
+    assert chosen("4x4x256 filters=384 filterSize=3 padding=1").name == "winograd F(4,3)"
     assert chosen("56x56x64 filters=64 filterSize=3 padding=1").name == "winograd F(6,3)"
     assert chosen("16x16x32 filters=32 filterSize=5 padding=2").name == "winograd F(4,5)"
     assert chosen("224x224x3 filters=96 filterSize=7 stride=2").name == "direct"
