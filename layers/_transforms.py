@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 from convnet.kernel import jit
 from layers._vector import I64, LANES, Vectors
 
-KINDS = (4, 3), (5, 3), (6, 3), (4, 5)
+KINDS = (4, 3), (5, 3), (6, 3), (4, 4), (4, 5)
 FINITE = [Fraction(p) for p in ("0", "1", "-1", "2", "-2", "1/2", "-1/2")]
 
 

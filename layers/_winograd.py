@@ -15,76 +15,50 @@ where the sum does 144 times. With V = B^T X B, U = G W G^T, M = V U the gradien
 by the same products: nothing is transformed a second time (dX adds where tiles overlap).
 
 A filter with stride s is s x s filters of stride 1, each over every s-th pixel of every s-th row:
-its phases. A phase with fewer than r taps in a direction has no product at the point at infinity.
+its phases. Their channels are added up as more channels would be, so that a convolution of stride s
+is one of stride 1 over s x s x C channels. A phase with fewer than r taps in a direction has no
+product at the point at infinity.
 
-V (points^2, channel panels, tiles, PANEL), U (points^2, filter panels, channels, PANEL) and M
-(points^2, filter panels, tiles, PANEL) are cut in panels as the tiles of _tile.py read them; lanes
-without a channel hold zeros. V, M and dV exist for a block of rows of tiles at a time.
+Two schedules. Wide: many tiles at a time, the threads share the products of each point; what lies
+between two steps is larger than the caches but is used often. Narrow, where U is so small that
+every core has it in its cache: each thread takes some tiles through all steps on its own.
+
+layers/_winograd_tiles.py has the steps, for a few tiles and a panel of channels each.
 """
 
-from typing import NamedTuple
+import math
 
 import numpy as np
-from numba import prange
+from numba import get_num_threads, prange
 
-from convnet.kernel import cpu_kernel, jit
-from layers._tile import PANEL, add, column
-from layers._transforms import KINDS, a, at, b, bt, g, gt
+from convnet.kernel import cpu_kernel
+from layers._tile import PANEL, ROWS
+from layers._transforms import KINDS, g, gt
+from layers._winograd_tiles import (
+    add_for_u,
+    for_v,
+    mixed,
+    place,
+    product,
+    shape,
+    to_dx,
+    to_m,
+    to_v,
+    to_y,
+    zero_lanes,
+)
 
-TILES = 512  # of a block
-TRANSFORM = 50  # multiply-adds that take as long as a number's way into V, or out of M
+TILES = 512  # of a block of the wide schedule
+SMALL_U = 2 << 20  # bytes up to which the schedule is narrow
+CACHE = 640 << 10  # bytes of V and M of a block of the narrow schedule
+# multiply-adds that take as long as a number's way into V, or out of M
+WIDE_TRANSFORM, NARROW_TRANSFORM = 50, 16
 CHUNK = 1 << 14  # weights of a fingerprint's number
 ODD = np.uint64(0x9E3779B97F4A7C16)  # times a place and plus 1: another odd number for each
 ZERO = np.float32(0)
 
 
-# ---------------------------------------------------------------- what is convolved with what
-
-
-class Shape(NamedTuple):
-    """The numbers of one convolution, for the kernels."""
-
-    H: int  # image: rows, columns, channels
-    W: int
-    channels: int
-    c0: int  # the C channels from here take part, in CP panels
-    C: int
-    CP: int
-    OH: int  # output: rows, columns, channels
-    OW: int
-    filters: int
-    k0: int  # the K channels from here are made, in KP panels
-    K: int
-    KP: int
-    F: int  # side of the filter
-    s: int  # stride; there are s x s phases
-    p: int  # padding
-    n: int  # points of F(m, r): m + r - 1
-    m: int
-    r: int
-    kind: int  # the number of (m, r) in KINDS
-    full: int  # phases that have r taps in a direction; the others have less
-    down: int  # rows of tiles of an image
-    across: int  # tiles in a row
-
-    def blocks(self, images: int) -> list[tuple[int, int]]:
-        """(first row of tiles, rows) of blocks that stay in the caches."""
-        rows = images * self.down
-        count = max(1, round(rows * self.across / TILES))
-        size = -(-rows // count)
-        return [(first, min(size, rows - first)) for first in range(0, rows, size)]
-
-
-def shape(image, out, c0: int, C: int, k0: int, K: int, F: int, s: int, p: int, m: int) -> Shape:
-    """The Shape of a convolution of maps (H, W, channels) with tiles of m x m outputs."""
-    (H, W, channels), (OH, OW, filters) = image, out
-    CP, KP = (-(-count // PANEL) for count in (C, K))
-    r, full = -(-F // s), (F - 1) % s + 1
-    return Shape(H, W, channels, c0, C, CP, OH, OW, filters, k0, K, KP, F, s, p,
-                 m + r - 1, m, r, KINDS.index((m, r)), full, -(-OH // m), -(-OW // m))  # fmt: skip
-
-
-# ---------------------------------------------------------------- kernels
+# ---------------------------------------------------------------- weights
 
 
 @cpu_kernel
@@ -93,7 +67,7 @@ def weights_to_u(w, U, f):
     r, n, s, F, C = f.r, f.n, f.s, f.F, f.C
     to_point = U.size // (n * n)
     for d in prange(U.shape[2]):
-        phase, c = d // (f.CP * PANEL), d % (f.CP * PANEL)
+        phase, c = d // C, d % C
         taps = np.zeros((r, r, PANEL), np.float32)
         half = np.empty((n, r, PANEL), np.float32)
         for kp in range(f.KP):
@@ -101,7 +75,7 @@ def weights_to_u(w, U, f):
             for y in range(r):
                 for x in range(r):
                     row, col = s * y + phase // s, s * x + phase % s
-                    if row < F and col < F and c < C:
+                    if row < F and col < F and d < f.lanes:
                         for k in range(L):
                             taps[y, x, k] = w[row, col, c, k0 + k]
             for k in range(L, np.uintp(PANEL)):
@@ -115,19 +89,23 @@ def weights_to_u(w, U, f):
 
 @cpu_kernel
 def u_to_weights(dU, dw, f):
-    """dU -> dw, the adjoint of weights_to_u."""
-    r, n, s, F = f.r, f.n, f.s, f.F
-    to_point = dU.size // (n * n)
-    for z in prange(s * s * f.C):
-        phase, c = z // f.C, z % f.C
+    """dU -> dw, the adjoint of weights_to_u; dU (parts, ...) is added up first."""
+    r, n, s, F, C = f.r, f.n, f.s, f.F, f.C
+    for d in prange(f.lanes):
+        phase, c = d // C, d % C
+        points = np.empty((n * n, PANEL), np.float32)
         half = np.empty((n, r, PANEL), np.float32)
         taps = np.empty((r, r, PANEL), np.float32)
         for kp in range(f.KP):
             k0, L = np.uintp(f.k0 + kp * PANEL), np.uintp(min(PANEL, f.K - kp * PANEL))
-            d = phase * f.CP * PANEL + c
+            for q in range(n * n):
+                for k in range(PANEL):
+                    points[q, k] = dU[0, q, kp, d, k]
+                for part in range(1, dU.shape[0]):
+                    for k in range(PANEL):
+                        points[q, k] += dU[part, q, kp, d, k]
             for i in range(n):
-                at = dU.ctypes.data + 4 * (i * n * to_point + (kp * dU.shape[2] + d) * PANEL)
-                gt(f.kind, at, to_point, place(half, i, r), PANEL)
+                gt(f.kind, place(points, i, n), PANEL, place(half, i, r), PANEL)
             for x in range(r):
                 gt(f.kind, place(half, x, 1), r * PANEL, place(taps, x, 1), r * PANEL)
             for y in range(r):
@@ -160,269 +138,182 @@ def transpose_u(U, UT):
                     UT[q, dp, kp * PANEL + k, i] = U[q, kp, dp * PANEL + i, k]
 
 
-@cpu_kernel
-def images_to_v(x, V, f, first, rows):
-    """x (N, H, W, channels) -> V of these rows of tiles."""
-    m, n, s, H, W = f.m, f.n, f.s, f.H, f.W
-    to_point = V.size // (n * n)
-    for z in prange(rows * f.CP):
-        row, cp = z // f.CP, z % f.CP
-        image, i = (first + row) // f.down, (first + row) % f.down
-        patch = np.empty((n, n, PANEL), np.float32)
-        half = np.empty((n, n, PANEL), np.float32)
-        L, c = np.uintp(min(PANEL, f.C - cp * PANEL)), f.c0 + cp * PANEL
-        for j in range(f.across):
-            for phase in range(s * s):
-                y0, x0 = s * m * i + phase // s - f.p, s * m * j + phase % s - f.p
-                inside = min(y0, x0) >= 0 and max(y0 - H, x0 - W) + s * (n - 1) < 0
-                if inside and L == PANEL:
-                    src = x.ctypes.data + 4 * (((image * H + y0) * W + x0) * f.channels + c)
-                    down, right = s * W * f.channels, s * f.channels
-                else:
-                    gather(x, image, y0, x0, s, c, L, patch)
-                    src, down, right = patch.ctypes.data, n * PANEL, PANEL
-                for q in range(n):
-                    bt(f.kind, src + 4 * q * right, down, place(half, q, 1), n * PANEL)
-                t = ((phase * f.CP + cp) * rows + row) * f.across + j
-                for q in range(n):
-                    to = V.ctypes.data + 4 * (q * n * to_point + t * PANEL)
-                    bt(f.kind, place(half, q, n), PANEL, to, to_point)
-
-
-@jit()
-def gather(x, image, y0, x0, s, c, L, patch):
-    """Every s-th pixel from (y0, x0), L channels from c; zero where there is none."""
-    H, W = x.shape[1], x.shape[2]
-    for i in range(patch.shape[0]):
-        for j in range(patch.shape[1]):
-            y, xx = y0 + s * i, x0 + s * j
-            if 0 <= y < H and 0 <= xx < W:
-                for k in range(L):
-                    patch[i, j, k] = x[image, y, xx, np.uintp(c) + k]
-                for k in range(L, np.uintp(PANEL)):
-                    patch[i, j, k] = ZERO
-            else:
-                for k in range(np.uintp(PANEL)):
-                    patch[i, j, k] = ZERO
+# ---------------------------------------------------------------- wide: a step is a kernel
 
 
 @cpu_kernel
-def v_to_images(dV, dx, f, first, rows):
-    """dx += what these rows of tiles say; the first row of an image begins with zeros."""
-    m, n, s, H, W = f.m, f.n, f.s, f.H, f.W
-    to_point, first_image = dV.size // (n * n), first // f.down
-    images = (first + rows - 1) // f.down - first_image + 1
-    for z in prange(images * f.CP):
-        image, cp = first_image + z // f.CP, z % f.CP
-        half = np.empty((n, n, PANEL), np.float32)
-        patch = np.empty((n, n, PANEL), np.float32)
-        L, c = np.uintp(min(PANEL, f.C - cp * PANEL)), f.c0 + cp * PANEL
-        if image * f.down >= first:
-            for y in range(H):
-                for x in range(W):
-                    for k in range(L):
-                        dx[image, y, x, np.uintp(c) + k] = ZERO
-        begin, end = max(image * f.down, first), min((image + 1) * f.down, first + rows)
-        for row in range(begin, end):
-            i = row - image * f.down
-            for j in range(f.across):
-                for phase in range(s * s):
-                    t = ((phase * f.CP + cp) * rows + row - first) * f.across + j
-                    for q in range(n):
-                        src = dV.ctypes.data + 4 * (q * n * to_point + t * PANEL)
-                        b(f.kind, src, to_point, place(half, q, n), PANEL)
-                    for q in range(n):
-                        b(f.kind, place(half, q, 1), n * PANEL, place(patch, q, 1), n * PANEL)
-                    y0, x0 = s * m * i + phase // s - f.p, s * m * j + phase % s - f.p
-                    scatter(dx, image, y0, x0, s, c, L, patch)
-
-
-@jit()
-def scatter(dx, image, y0, x0, s, c, L, patch):
-    """The adjoint of gather: dx += patch."""
-    H, W, C = dx.shape[1], dx.shape[2], dx.shape[3]
-    for i in range(patch.shape[0]):
-        for j in range(patch.shape[1]):
-            y, x = y0 + s * i, x0 + s * j
-            if 0 <= y < H and 0 <= x < W:
-                if L == PANEL:
-                    to = dx.ctypes.data + 4 * (((image * H + y) * W + x) * C + c)
-                    add(to, place(patch, i * patch.shape[1] + j, 1))
-                else:
-                    for k in range(L):
-                        dx[image, y, x, np.uintp(c) + k] += patch[i, j, k]
+def images_to_v(x, V, f, first, tiles):
+    """x (N, H, W, channels) -> V of so many tiles."""
+    for z in prange((tiles + f.across - 1) // f.across * f.DP):
+        start = z // f.DP * f.across
+        to_v(x, V, f, first, start, min(start + f.across, tiles), z % f.DP)
 
 
 @cpu_kernel
-def m_to_output(M, bias, low, y, f, first, rows):
-    """y (N, OH, OW, filters) = max(low, A^T M A + bias) of these rows of tiles."""
-    m, n = f.m, f.n
-    to_point = M.size // (n * n)
-    for z in prange(rows * f.KP):
-        row, kp = z // f.KP, z % f.KP
-        image, i = (first + row) // f.down, (first + row) % f.down
-        half = np.empty((m, n, PANEL), np.float32)
-        out = np.empty((m, PANEL), np.float32)
-        L, k0 = np.uintp(min(PANEL, f.K - kp * PANEL)), np.uintp(f.k0 + kp * PANEL)
-        for j in range(f.across):
-            t = (kp * rows + row) * f.across + j
-            for q in range(n):
-                src = M.ctypes.data + 4 * (q * to_point + t * PANEL)
-                at(f.kind, src, n * to_point, place(half, q, 1), n * PANEL)
-            for u in range(min(m, f.OH - m * i)):
-                at(f.kind, place(half, u, n), PANEL, out.ctypes.data, PANEL)
-                for v in range(min(m, f.OW - m * j)):
-                    for k in range(L):
-                        number = out[v, k] + bias[k0 + k]
-                        y[image, m * i + u, m * j + v, k0 + k] = low if number < low else number
-
-
-@cpu_kernel
-def output_to_m(dy, y, low, M, db, f, first, rows):
-    """dM = A dy A^T of these rows of tiles; dy counts where y > low, db are its sums."""
-    m, n = f.m, f.n
-    to_point = M.size // (n * n)
-    for z in prange(rows * f.KP):
-        row, kp = z // f.KP, z % f.KP
-        image, i = (first + row) // f.down, (first + row) % f.down
-        d = np.empty((m, m, PANEL), np.float32)
-        half = np.empty((n, m, PANEL), np.float32)
-        total = np.zeros(PANEL, np.float32)
-        L, k0 = np.uintp(min(PANEL, f.K - kp * PANEL)), np.uintp(f.k0 + kp * PANEL)
-        for j in range(f.across):
-            if L < PANEL or m * i + m > f.OH or m * j + m > f.OW:
-                d[:] = ZERO
-            for u in range(min(m, f.OH - m * i)):
-                for v in range(min(m, f.OW - m * j)):
-                    for k in range(L):
-                        number = dy[image, m * i + u, m * j + v, k0 + k]
-                        passed = y[image, m * i + u, m * j + v, k0 + k] > low
-                        number = number if passed else ZERO
-                        d[u, v, k] = number
-                        total[k] += number
-            for q in range(m):
-                a(f.kind, place(d, q, 1), m * PANEL, place(half, q, 1), m * PANEL)
-            t = (kp * rows + row) * f.across + j
-            for q in range(n):
-                to = M.ctypes.data + 4 * (q * n * to_point + t * PANEL)
-                a(f.kind, place(half, q, m), PANEL, to, to_point)
-        for k in range(PANEL):
-            db[row, kp, k] = total[k]
-
-
-@jit()
-def place(vectors, i, step):
-    """The address of vector i * step of an array (..., PANEL)."""
-    return vectors.ctypes.data + 4 * PANEL * i * step
-
-
-@cpu_kernel
-def multiply(V, U, M, f):
+def multiply(V, U, M, f, tiles):
     """M = V U at every point."""
-    s, n, full, CP = f.s, f.n, f.full, f.CP
-    T, KP = V.shape[2], f.KP
-    for z in prange(n * n * KP):
-        q, kp = mixed(z // KP, n), z % KP
-        tall = full if q // n == n - 1 else s
-        wide = full if q % n == n - 1 else s
-        whole = wide == s
-        for py in range(1 if whole else tall):
-            dp = py * s * CP
-            column(T, (tall * s if whole else wide) * CP, PANEL, V[q, dp].ctypes.data, PANEL,
-                   T * PANEL, 1, U[q, kp].ctypes.data + 4 * dp * PANEL * PANEL, PANEL,
-                   M[q, kp].ctypes.data, PANEL, py, 0, ZERO)  # fmt: skip
+    for z in prange(f.n * f.n * f.KP):
+        product(V, U, M, f, mixed(z // f.KP, f.n), z % f.KP, tiles)
 
 
 @cpu_kernel
-def multiply_for_u(V, M, dU, f, add):
+def m_to_output(M, bias, low, y, f, first, tiles):
+    """y (N, OH, OW, filters) = max(low, A^T M A + bias) of these tiles."""
+    for z in prange((tiles + f.across - 1) // f.across * f.KP):
+        start = z // f.KP * f.across
+        to_y(M, bias, low, y, f, first, start, min(start + f.across, tiles), z % f.KP)
+
+
+@cpu_kernel
+def output_to_m(dy, y, low, M, sums, f, first, tiles):
+    """dM = A dy A^T of these tiles; dy counts where y > low, sums are those of dy."""
+    for z in prange((tiles + f.across - 1) // f.across * f.KP):
+        start, kp = z // f.KP * f.across, z % f.KP
+        end = min(start + f.across, tiles)
+        sums[z // f.KP, kp] = ZERO
+        to_m(dy, y, low, M, sums[z // f.KP, kp], f, first, start, end, kp)
+
+
+@cpu_kernel
+def multiply_for_u(V, M, dU, f, tiles, add):
     """dU (+)= V^T dM."""
-    s, n, full, CP = f.s, f.n, f.full, f.CP
-    T, KP = V.shape[2], f.KP
-    for z in prange(n * n * KP):
-        q, kp = mixed(z // KP, n), z % KP
-        for dp in range(s * s * CP):
-            if there(q, dp // CP, n, s, full):
-                to = dU[q, kp].ctypes.data + 4 * dp * PANEL * PANEL
-                column(PANEL, 1, T, V[q, dp].ctypes.data, 1, 0, PANEL, M[q, kp].ctypes.data, PANEL,
-                       to, PANEL, add, 0, ZERO)  # fmt: skip
+    for z in prange(f.n * f.n * f.KP):
+        add_for_u(V, M, dU, f, mixed(z // f.KP, f.n), z % f.KP, tiles, add)
 
 
 @cpu_kernel
-def multiply_for_v(M, UT, dV, f):
+def multiply_for_v(M, UT, dV, f, tiles):
     """dV = dM U^T; zero where a phase has no product."""
-    s, n, full, CP = f.s, f.n, f.full, f.CP
-    T, KP, DP = M.shape[2], f.KP, dV.shape[1]
-    for z in prange(n * n * DP):
-        q, dp = mixed(z // DP, n), z % DP
-        if there(q, dp // CP, n, s, full):
-            column(T, KP, PANEL, M[q].ctypes.data, PANEL, T * PANEL, 1, UT[q, dp].ctypes.data,
-                   PANEL, dV[q, dp].ctypes.data, PANEL, 0, 0, ZERO)  # fmt: skip
-        else:
-            dV[q, dp] = ZERO
+    for z in prange(f.n * f.n * f.DP):
+        for_v(M, UT, dV, f, mixed(z // f.DP, f.n), z % f.DP, tiles)
 
 
-@jit()
-def mixed(z, n):
-    """The points in an order that spreads those at infinity, which have less to do."""
-    return z * 11 % (n * n)  # 11 has no factor in common with 6, 7 or 8
+@cpu_kernel
+def v_to_images(dV, dx, f, first, tiles):
+    """dx += what these tiles say; the first tile of an image begins with zeros."""
+    each = f.down * f.across
+    first_image, end_image = first // each, (first + tiles - 1) // each + 1
+    for z in prange((end_image - first_image) * f.DP):
+        image, dp = first_image + z // f.DP, z % f.DP
+        if image * each >= first:
+            zero_lanes(dx, image, f, dp)
+        start, end = max(image * each, first), min((image + 1) * each, first + tiles)
+        to_dx(dV, dx, f, first, start - first, end - first, dp)
 
 
-@jit()
-def there(q, phase, n, s, full):
-    """Whether a phase has a product at point q."""
-    return (q // n < n - 1 or phase // s < full) and (q % n < n - 1 or phase % s < full)
+# ---------------------------------------------------------------- narrow: a thread, all steps
 
 
-# ---------------------------------------------------------------- forward and backward
+@cpu_kernel
+def forward_narrow(x, U, bias, low, y, f, size, workers):
+    """y = max(low, conv(x) + bias), so many tiles at a time."""
+    tiles = x.shape[0] * f.down * f.across
+    blocks = (tiles + size - 1) // size
+    for worker in prange(workers):
+        V = np.empty((f.n * f.n, f.DP, size, PANEL), np.float32)
+        M = np.empty((f.n * f.n, f.KP, size, PANEL), np.float32)
+        for block in range(worker * blocks // workers, (worker + 1) * blocks // workers):
+            first = block * size
+            count = min(size, tiles - first)
+            for dp in range(f.DP):
+                to_v(x, V, f, first, 0, count, dp)
+            for q in range(f.n * f.n):
+                for kp in range(f.KP):
+                    product(V, U, M, f, q, kp, count)
+            for kp in range(f.KP):
+                to_y(M, bias, low, y, f, first, 0, count, kp)
+
+
+@cpu_kernel
+def backward_narrow(x, dy, y, low, UT, dx, dU, sums, f, size):
+    """dx, if it has elements; parts of dU, if they have elements, and of the sums of dy."""
+    each = f.down * f.across
+    workers, images = sums.shape[0], x.shape[0]
+    for worker in prange(workers):
+        V = np.empty((f.n * f.n, f.DP, size, PANEL), np.float32)
+        M = np.empty((f.n * f.n, f.KP, size, PANEL), np.float32)
+        sums[worker] = ZERO
+        add = 0
+        for image in range(worker * images // workers, (worker + 1) * images // workers):
+            if dx.size:
+                for dp in range(f.DP):
+                    zero_lanes(dx, image, f, dp)
+            for first in range(image * each, (image + 1) * each, size):
+                count = min(size, (image + 1) * each - first)
+                for kp in range(f.KP):
+                    to_m(dy, y, low, M, sums[worker, kp], f, first, 0, count, kp)
+                if dU.size:
+                    for dp in range(f.DP):
+                        to_v(x, V, f, first, 0, count, dp)
+                    for q in range(f.n * f.n):
+                        for kp in range(f.KP):
+                            add_for_u(V, M, dU[worker], f, q, kp, count, add)
+                    add = 1
+                if dx.size:
+                    for q in range(f.n * f.n):
+                        for dp in range(f.DP):
+                            for_v(M, UT, V, f, q, dp, count)
+                    for dp in range(f.DP):
+                        to_dx(V, dx, f, first, 0, count, dp)
+
+
+# ---------------------------------------------------------------- what the layer calls
 
 
 class Winograd:
     """One group of a convolution; maps are (H, W, channels), C of them from c0, K from k0."""
 
     def __init__(self, m: int, image, out, c0, C, k0, K, F: int, s: int, p: int):
-        self.f = shape(image, out, c0, C, k0, K, F, s, p, m)
-        self.name = f"winograd F({m},{self.f.r})"
+        f = self.f = shape(image, out, c0, C, k0, K, F, s, p, m)
+        self.name = f"winograd F({m},{f.r})"
+        self.u_shape = f.n**2, f.KP, f.DP * PANEL, PANEL
+        self.narrow = 4 * math.prod(self.u_shape) <= SMALL_U
 
     @classmethod
     def kinds(cls, image, out, c0: int, C: int, k0: int, K: int, F: int, s: int, p: int) -> list:
         """All that apply to such filters."""
-        ms = [m for m, r in KINDS if r == -(-F // s) and s < 3]
+        ms = [m for m, r in KINDS if r == -(-F // s) and s <= F]
         return [cls(m, image, out, c0, C, k0, K, F, s, p) for m in ms]
+
+    @property
+    def macs(self) -> float:
+        """Multiply-adds of the products for an image."""
+        f = self.f
+        lines = (f.n - 1 + f.full / f.phases) ** 2  # those at infinity are not all there
+        depth = f.lanes if f.DP == 1 else f.DP * PANEL
+        return f.down * f.across * lines * depth * f.KP * PANEL
 
     @property
     def cost(self) -> float:
         """Multiply-adds of an image, and what the transforms cost of their time."""
+        f, price = self.f, NARROW_TRANSFORM if self.narrow else WIDE_TRANSFORM
+        return self.macs + f.down * f.across * price * f.n**2 * (f.DP + f.KP) * PANEL
+
+    @property
+    def _size(self) -> int:
+        """Tiles of a block of the narrow schedule: whole register tiles that fit the cache."""
         f = self.f
-        tiles, depth, width = f.down * f.across, f.s**2 * f.CP * PANEL, f.KP * PANEL
-        lines = (f.n - 1 + f.full / f.s) ** 2  # of the points, those at infinity are not all there
-        return tiles * (lines * depth * width + TRANSFORM * f.n**2 * (depth + width))
+        one = 4 * f.n**2 * (f.DP + f.KP) * PANEL
+        return max(1, min(CACHE // one // ROWS, -(-f.down * f.across // ROWS))) * ROWS
 
-    def forward(self, run, x, w, bias, low: float, y):
-        """y = max(low, x * w + bias) in the channels from k0; w (F, F, C, filters).
-
-        What backward takes again: U and the V of all blocks.
-        """
-        f, vs, U = self.f, [], self._u(run, w)
-        for first, rows in f.blocks(len(x)):
-            V = run.empty((f.n**2, f.s**2 * f.CP, rows * f.across, PANEL))
-            M = run.empty((f.n**2, f.KP, rows * f.across, PANEL))
-            images_to_v(x, V, f, first, rows)
-            multiply(V, U, M, f)
-            m_to_output(M, bias, np.float32(low), y, f, first, rows)
-            if run.train:
-                vs.append(V)
-        return (U, vs) if run.train else None
+    def _blocks(self, images: int) -> list[tuple[int, int]]:
+        """(first tile, tiles) of the blocks of the wide schedule, whole rows of tiles."""
+        rows = images * self.f.down
+        count = max(1, round(rows * self.f.across / TILES))
+        size = -(-rows // count)
+        return [(first * self.f.across, min(size, rows - first) * self.f.across)
+                for first in range(0, rows, size)]  # fmt: skip
 
     def _u(self, run, w):
         """U of the weights; while they do not change it is made once."""
 
         def make():
-            U = run.empty((f.n**2, f.KP, f.s**2 * f.CP * PANEL, PANEL))
-            weights_to_u(w, U, f)
+            U = run.empty(self.u_shape)
+            weights_to_u(w, U, self.f)
             return U
 
-        f, prepared = self.f, run.device.prepared
-        key = id(w), self.name, f.k0
+        prepared = run.device.prepared
+        key = id(w), self.name, self.f.k0
         if run.train:  # they change with every step
             prepared.pop(key, None)
             return make()
@@ -430,25 +321,55 @@ class Winograd:
         fingerprint(w.reshape(-1).view(np.uint32), sums)
         return run.device.once(key, sums.tobytes(), make)
 
+    def forward(self, run, x, w, bias, low: float, y):
+        """y = max(low, x * w + bias) in the channels from k0; w (F, F, C, filters).
+
+        What backward takes again: U and, of the wide schedule, the V of all blocks.
+        """
+        f, low, U = self.f, np.float32(low), self._u(run, w)
+        if self.narrow:
+            forward_narrow(x, U, bias, low, y, f, self._size, get_num_threads())
+            return U, None
+        vs = []
+        for first, tiles in self._blocks(len(x)):
+            V = run.empty((f.n**2, f.DP, tiles, PANEL))
+            M = run.empty((f.n**2, f.KP, tiles, PANEL))
+            images_to_v(x, V, f, first, tiles)
+            multiply(V, U, M, f, tiles)
+            m_to_output(M, bias, low, y, f, first, tiles)
+            if run.train:
+                vs.append(V)
+        return (U, vs) if run.train else None
+
     def backward(self, run, x, w, y, low: float, dy, dx, dw, kept):
         """The gradients into dx and dw, either of them None if not wanted; those of the biases."""
         f, (U, vs) = self.f, kept
-        db = np.zeros(f.KP * PANEL, np.float32)
-        dU = run.empty(U.shape) if dw is not None else None
-        UT = None
+        UT = run.empty((f.n**2, f.DP, f.KP * PANEL, PANEL) if dx is not None else (0, 0, 0, 0))
         if dx is not None:
-            UT = run.empty((f.n**2, f.s**2 * f.CP, f.KP * PANEL, PANEL))
             transpose_u(U, UT)
-        for (first, rows), V in zip(f.blocks(len(dy)), vs):
-            M = run.empty((f.n**2, f.KP, rows * f.across, PANEL))
-            sums = run.empty((rows, f.KP, PANEL))
-            output_to_m(dy, y, np.float32(low), M, sums, f, first, rows)
-            db += sums.sum(0).reshape(-1)
-            if dw is not None:
-                multiply_for_u(V, M, dU, f, int(first > 0))
-            if dx is not None:
-                multiply_for_v(M, UT, V, f)  # V is not needed any more
-                v_to_images(V, dx, f, first, rows)
+        parts = min(len(x), get_num_threads()) if self.narrow else 1
+        dU = run.empty((parts, *self.u_shape) if dw is not None else (0, 0, 0, 0, 0))
+        if self.narrow:
+            sums = run.empty((parts, f.KP, PANEL))
+            into = dx if dx is not None else run.empty((0, 0, 0, 0))
+            backward_narrow(x, dy, y, np.float32(low), UT, into, dU, sums, f, self._size)
+            db = sums.sum(0).reshape(-1)
+        else:
+            db = self._backward_wide(run, y, np.float32(low), dy, dx, vs, UT, dU)
         if dw is not None:
             u_to_weights(dU, dw, f)
         return db[: f.K]
+
+    def _backward_wide(self, run, y, low, dy, dx, vs, UT, dU):
+        f, db = self.f, np.zeros(self.f.KP * PANEL, np.float32)
+        for (first, tiles), V in zip(self._blocks(len(dy)), vs):
+            M = run.empty((f.n**2, f.KP, tiles, PANEL))
+            sums = run.empty((tiles // f.across, f.KP, PANEL))
+            output_to_m(dy, y, low, M, sums, f, first, tiles)
+            db += sums.sum(0).reshape(-1)
+            if dU.size:
+                multiply_for_u(V, M, dU[0], f, tiles, int(first > 0))
+            if dx is not None:
+                multiply_for_v(M, UT, V, f, tiles)  # V is not needed any more
+                v_to_images(V, dx, f, first, tiles)
+        return db
