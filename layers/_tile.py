@@ -12,12 +12,11 @@ Panels: a matrix (K, N) that is to be B is stored as (ceil(N / PANEL), K, PANEL)
 of the last panel, so that the tile reads it from one end to the other.
 """
 
-from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
 from convnet.kernel import jit
-from layers._vector import FEATURES, FLOAT, I64, LANES, VECTOR, Vectors
+from layers._vector import FEATURES, FLOAT, I64, LANES, ZEROS, Vectors
 
 SIXTEEN_REGISTERS = LANES == 8 or ("sse2" in FEATURES and LANES == 4)
 ROWS = 6 if SIXTEEN_REGISTERS else 12
@@ -39,7 +38,6 @@ def emit(rows: int):
             sam2 = builder.shl(sam, I64(1))
             starts = [e.plus(a, builder.mul(sam, I64(m))) for m in ms[::3]]
             offsets = (0, sam, sam2)
-            zero = ir.Constant(VECTOR, [0.0] * LANES)
 
             def inner(values):
                 b, at, sums = values[0], values[1 : 1 + len(starts)], values[1 + len(starts) :]
@@ -55,7 +53,7 @@ def emit(rows: int):
                 got = e.loop(ki, values, inner)
                 return [got[0], *(e.plus(p, sao) for p in at), *got[1 + len(starts) :]]
 
-            sums = e.loop(ko, [b, *starts, *[zero] * (2 * rows)], outer)[1 + len(starts) :]
+            sums = e.loop(ko, [b, *starts, *[ZEROS] * (2 * rows)], outer)[1 + len(starts) :]
             places = [e.plus(e.plus(c, builder.mul(ldc, I64(m))), h) for m in ms for h in halves]
 
             def added():

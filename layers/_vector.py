@@ -23,6 +23,7 @@ FEATURES = features()
 LANES = 16 if "avx512f" in FEATURES else 8 if "avx" in FEATURES else 4
 I32, I64, FLOAT = ir.IntType(32), ir.IntType(64), ir.FloatType()
 VECTOR = ir.VectorType(FLOAT, LANES)
+ZEROS = ir.Constant(VECTOR, [0.0] * LANES)
 
 
 class Vectors:
@@ -103,6 +104,12 @@ class Vectors:
 
     def where_equal(self, a, b, value):
         """value where a = b, 0 elsewhere."""
-        return self.ir.select(
-            self.ir.fcmp_ordered("==", a, b), value, ir.Constant(VECTOR, [0.0] * LANES)
-        )
+        return self.ir.select(self.ir.fcmp_ordered("==", a, b), value, ZEROS)
+
+    def where_more(self, a, b, value):
+        """value where a > b, 0 elsewhere."""
+        return self.ir.select(self.ir.fcmp_ordered(">", a, b), value, ZEROS)
+
+    def at_least(self, low, a):
+        """The larger of both; NaN where a is one."""
+        return self.ir.select(self.ir.fcmp_ordered("<", a, low), low, a)

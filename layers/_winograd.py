@@ -52,7 +52,7 @@ TILES = 512  # of a block of the wide schedule
 SMALL_U = 2 << 20  # bytes up to which the schedule is narrow
 CACHE = 640 << 10  # bytes of V and M of a block of the narrow schedule
 # multiply-adds that take as long as a number's way into V, or out of M
-WIDE_TRANSFORM, NARROW_TRANSFORM = 50, 16
+WIDE_TRANSFORM, NARROW_TRANSFORM = 50, 20
 CHUNK = 1 << 14  # weights of a fingerprint's number
 ODD = np.uint64(0x9E3779B97F4A7C16)  # times a place and plus 1: another odd number for each
 ZERO = np.float32(0)
@@ -160,8 +160,8 @@ def multiply(V, U, M, f, tiles):
 def m_to_output(M, bias, low, y, f, first, tiles):
     """y (N, OH, OW, filters) = max(low, A^T M A + bias) of these tiles."""
     for z in prange((tiles + f.across - 1) // f.across * f.KP):
-        start = z // f.KP * f.across
-        to_y(M, bias, low, y, f, first, start, min(start + f.across, tiles), z % f.KP)
+        start, kp = z // f.KP * f.across, z % f.KP
+        to_y(M, bias, low, y, f, first, start, min(start + f.across, tiles), kp, kp + 1)
 
 
 @cpu_kernel
@@ -171,7 +171,7 @@ def output_to_m(dy, y, low, M, sums, f, first, tiles):
         start, kp = z // f.KP * f.across, z % f.KP
         end = min(start + f.across, tiles)
         sums[z // f.KP, kp] = ZERO
-        to_m(dy, y, low, M, sums[z // f.KP, kp], f, first, start, end, kp)
+        to_m(dy, y, low, M, sums[z // f.KP], f, first, start, end, kp, kp + 1)
 
 
 @cpu_kernel
@@ -220,8 +220,7 @@ def forward_narrow(x, U, bias, low, y, f, size, workers):
             for q in range(f.n * f.n):
                 for kp in range(f.KP):
                     product(V, U, M, f, q, kp, count)
-            for kp in range(f.KP):
-                to_y(M, bias, low, y, f, first, 0, count, kp)
+            to_y(M, bias, low, y, f, first, 0, count, 0, f.KP)
 
 
 @cpu_kernel
@@ -240,8 +239,7 @@ def backward_narrow(x, dy, y, low, UT, dx, dU, sums, f, size):
                     zero_lanes(dx, image, f, dp)
             for first in range(image * each, (image + 1) * each, size):
                 count = min(size, (image + 1) * each - first)
-                for kp in range(f.KP):
-                    to_m(dy, y, low, M, sums[worker, kp], f, first, 0, count, kp)
+                to_m(dy, y, low, M, sums[worker], f, first, 0, count, 0, f.KP)
                 if dU.size:
                     for dp in range(f.DP):
                         to_v(x, V, f, first, 0, count, dp)

@@ -11,10 +11,12 @@ from typing import NamedTuple
 import numpy as np
 
 from convnet.kernel import jit
-from layers._tile import PANEL, add, column
+from layers._tile import PANEL, add, column, panelwise
 from layers._transforms import KINDS, a, at, b, bt
 
 ZERO = np.float32(0)
+settle = panelwise(lambda e, y, v, bias, low: e.at_least(low, e.ir.fadd(v, bias)), 3)
+passed = panelwise(lambda e, d, dy, y, low: e.where_more(y, low, dy), 3)
 
 
 class Shape(NamedTuple):
@@ -82,7 +84,7 @@ def to_v(x, V, f, first, start, end, dp):
     """x (N, H, W, channels) -> panel dp of V, tiles start..end - 1."""
     n, s, H, W = f.n, f.s, f.H, f.W
     to_point = V.size // (n * n)
-    patch, half = np.empty((n, n, PANEL), np.float32), np.empty((n, n, PANEL), np.float32)
+    patch, half = np.zeros((n, n, PANEL), np.float32), np.empty((n, n, PANEL), np.float32)
     phase, c = dp * PANEL // f.C, dp * PANEL % f.C
     alone = c + PANEL <= f.C  # in its panel
     for t in range(start, end):
@@ -110,7 +112,10 @@ def run_of(f, dp, lane):
 
 @jit()
 def gather(x, patch, f, image, i, j, dp):
-    """The n x n pixels of each phase of a tile; zero where there is none."""
+    """The n x n pixels of each phase of a tile; zero where there is none.
+
+    Lanes that hold no channel are left as they are.
+    """
     n, s, lane = f.n, f.s, 0
     while lane < min(PANEL, f.lanes - dp * PANEL):
         phase, c, count = run_of(f, dp, lane)
@@ -127,8 +132,6 @@ def gather(x, patch, f, image, i, j, dp):
                     for k in range(L):
                         patch[v, u, l0 + k] = ZERO
         lane += count
-    for k in range(lane, PANEL):
-        patch[:, :, k] = ZERO
 
 
 @jit()
@@ -183,49 +186,63 @@ def zero_lanes(dx, image, f, dp):
 
 
 @jit()
-def to_y(M, bias, low, y, f, first, start, end, kp):
-    """y (N, OH, OW, filters) = max(low, A^T M A + bias), panel kp."""
+def to_y(M, bias, low, y, f, first, start, end, kp0, kp1):
+    """y (N, OH, OW, filters) = max(low, A^T M A + bias), panels kp0..kp1 - 1."""
     m, n = f.m, f.n
-    to_point = M.size // (n * n)
     half, out = np.empty((m, n, PANEL), np.float32), np.empty((m, PANEL), np.float32)
-    L, k0 = np.uintp(min(PANEL, f.K - kp * PANEL)), np.uintp(f.k0 + kp * PANEL)
-    for t in range(start, end):
+    lows = np.full(PANEL, low)
+    for z in range((end - start) * (kp1 - kp0)):
+        t, kp = start + z // (kp1 - kp0), kp0 + z % (kp1 - kp0)
         image, i, j = tile_at(f, first + t)
+        k0, L = f.k0 + kp * PANEL, np.uintp(min(PANEL, f.K - kp * PANEL))
         for q in range(n):
-            src = M.ctypes.data + 4 * (q * to_point + (kp * M.shape[2] + t) * PANEL)
-            at(f.kind, src, n * to_point, place(half, q, 1), n * PANEL)
+            src = M.ctypes.data + 4 * PANEL * ((q * f.KP + kp) * M.shape[2] + t)
+            at(f.kind, src, n * (M.size // (n * n)), place(half, q, 1), n * PANEL)
         for u in range(min(m, f.OH - m * i)):
             at(f.kind, place(half, u, n), PANEL, out.ctypes.data, PANEL)
             for v in range(min(m, f.OW - m * j)):
+                pixel = (image * f.OH + m * i + u) * f.OW + m * j + v
+                if L == PANEL:
+                    settle(y.ctypes.data + 4 * (pixel * f.filters + k0), place(out, v, 1),
+                           bias.ctypes.data + 4 * k0, lows.ctypes.data)  # fmt: skip
+                    continue
                 for k in range(L):
-                    number = out[v, k] + bias[k0 + k]
-                    y[image, m * i + u, m * j + v, k0 + k] = low if number < low else number
+                    number = out[v, k] + bias[np.uintp(k0) + k]
+                    number = low if number < low else number
+                    y[image, m * i + u, m * j + v, np.uintp(k0) + k] = number
 
 
 @jit()
-def to_m(dy, y, low, M, sums, f, first, start, end, kp):
-    """Panel kp of dM = A dy A^T; dy counts where y > low, and is added to sums (PANEL,)."""
+def to_m(dy, y, low, M, sums, f, first, start, end, kp0, kp1):
+    """Panels of dM = A dy A^T; dy counts where y > low, and is added to sums (KP, PANEL)."""
     m, n = f.m, f.n
-    to_point = M.size // (n * n)
     d, half = np.empty((m, m, PANEL), np.float32), np.empty((n, m, PANEL), np.float32)
-    L, k0 = np.uintp(min(PANEL, f.K - kp * PANEL)), np.uintp(f.k0 + kp * PANEL)
-    for t in range(start, end):
+    lows = np.full(PANEL, low)
+    for z in range((end - start) * (kp1 - kp0)):
+        t, kp = start + z // (kp1 - kp0), kp0 + z % (kp1 - kp0)
         image, i, j = tile_at(f, first + t)
+        k0, L = f.k0 + kp * PANEL, np.uintp(min(PANEL, f.K - kp * PANEL))
         if L < PANEL or m * i + m > f.OH or m * j + m > f.OW:
             d[:] = ZERO
         for u in range(min(m, f.OH - m * i)):
             for v in range(min(m, f.OW - m * j)):
+                pixel = (image * f.OH + m * i + u) * f.OW + m * j + v
+                if L == PANEL:
+                    here, off = place(d, u * m + v, 1), 4 * (pixel * f.filters + k0)
+                    passed(here, dy.ctypes.data + off, y.ctypes.data + off, lows.ctypes.data)
+                    add(place(sums, kp, 1), here)
+                    continue
                 for k in range(L):
-                    number = dy[image, m * i + u, m * j + v, k0 + k]
-                    passed = y[image, m * i + u, m * j + v, k0 + k] > low
-                    number = number if passed else ZERO
+                    number = dy[image, m * i + u, m * j + v, np.uintp(k0) + k]
+                    more = y[image, m * i + u, m * j + v, np.uintp(k0) + k] > low
+                    number = number if more else ZERO
                     d[u, v, k] = number
-                    sums[k] += number
+                    sums[kp, k] += number
         for q in range(m):
             a(f.kind, place(d, q, 1), m * PANEL, place(half, q, 1), m * PANEL)
         for q in range(n):
-            to = M.ctypes.data + 4 * (q * n * to_point + (kp * M.shape[2] + t) * PANEL)
-            a(f.kind, place(half, q, m), PANEL, to, to_point)
+            to = M.ctypes.data + 4 * PANEL * ((q * n * f.KP + kp) * M.shape[2] + t)
+            a(f.kind, place(half, q, m), PANEL, to, M.size // (n * n))
 
 
 # ---------------------------------------------------------------- products at a point
