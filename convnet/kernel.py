@@ -60,7 +60,7 @@ class Kernel:
             raise TypeError(f"kernel {self.name}: Python takes {ours}, CUDA takes {theirs}")
         # No fast-math beyond a*b+c: a NaN must stay a NaN, and a value computed twice must be
         # equal to itself (max pooling compares).
-        self.on_cpu = jit(parallel=True)(body)
+        self.on_cpu = shared(body)
         self._on_gpu: dict[str, Callable] = {}
         Kernel.all[self.name] = self
 
@@ -107,10 +107,19 @@ class Kernel:
 
 
 def jit(**options) -> Callable:
-    """numba.njit as the kernels and their helpers use it; cached on disk where that is possible."""
+    """numba.njit as the helpers of kernels use it; cached on disk where that is possible.
+
+    Only compiled code may call them: without wrappers for Python they compile sooner.
+    """
 
     def wrap(body: Callable):
-        settings = {"error_model": "numpy", "fastmath": {"contract"}, **options}
+        settings = {
+            "error_model": "numpy",
+            "fastmath": {"contract"},
+            "no_cpython_wrapper": True,
+            "no_cfunc_wrapper": True,
+            **options,
+        }
         try:
             return numba.njit(cache=True, **settings)(body)
         except RuntimeError:  # no folder that the cache may be written to
@@ -119,9 +128,17 @@ def jit(**options) -> Callable:
     return wrap
 
 
+def shared(body: Callable) -> Callable:
+    """The body of a kernel, for Python to call; its outer loop is a prange."""
+    # Nothing but a prange is shared out: a[i] = 0 within it stays a loop.
+    parts = ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion")
+    return jit(parallel={"prange": True, **dict.fromkeys(parts, False)},
+               no_cpython_wrapper=False)(body)  # fmt: skip
+
+
 def cpu_kernel(body: Callable) -> Callable:
     """A kernel of a fast variant: it runs on a CPU alone, with scalars as they are given."""
-    compiled = jit(parallel=True)(body)
+    compiled = shared(body)
 
     @functools.wraps(body)
     def launch(*args):
