@@ -15,15 +15,12 @@ that neither other programs nor hidden threads count. A turn, from the files to 
                rest as above
     decode     Pillow opens and decodes the file and nothing else, which no row here can avoid
 
-The peers are torchvision's own transforms where it can be imported, else the same calls of Pillow
-and torch that its functions make (NumPy's where torch is missing too). The peer of the ratio is
-the faster of both. Without --data the images are made up: a 1/f spectrum in brightness and colour
-with sharp edges and some grain, 500 x 375, at --quality.
+For the peers see torch_views.py; the ratio is to the faster of both. Without --data the images are
+made up, 500 x 375 at --quality: a 1/f spectrum in brightness and colour, sharp edges, some grain.
 """
 
 import argparse
 import json
-import math
 import platform
 import shutil
 import sys
@@ -35,11 +32,11 @@ from statistics import median
 import numpy as np
 from PIL import Image, ImageDraw
 from step import machine
+from torch_views import S, opened, pipelines
 
-S, FIT = 224, 256
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-NAMES = {"ours": "convnet", "rrc": "RandomResizedCrop(224)",
-         "resize256": "Resize(256), RandomCrop(224)", "decode": "Pillow's decoding alone"}  # fmt: skip
+SUFFIXES = ".jpg", ".jpeg"
+NAMES = {"ours": "convnet", "rrc": "RandomResizedCrop(224)", "decode": "Pillow's decoding alone",
+         "resize256": "Resize(256), RandomCrop(224)"}  # fmt: skip
 
 
 def arguments():
@@ -81,7 +78,8 @@ def photo(rng: np.random.Generator, h: int = 375, w: int = 500) -> Image.Image:
 def prepare(args, folder: Path) -> list[str]:
     """Put the images into train/ and test/ of the folder, two classes; the paths to train on."""
     if args.data:
-        found = [p for p in sorted(Path(args.data).rglob("*.jp*g"))][: args.images]
+        found = [p for p in sorted(Path(args.data).rglob("*")) if p.suffix.lower() in SUFFIXES]
+        found = found[: args.images]
         if len(found) < 4:
             sys.exit(f"decode.py: --data={args.data}: it takes 4 .jpg files at least")
     rng = np.random.default_rng(0)
@@ -98,130 +96,22 @@ def prepare(args, folder: Path) -> list[str]:
     return [str(p) for p in sorted((folder / "train").rglob("*.jpg"))]
 
 
-# ---------------------------------------------------------------- the peers
-
-
-class Torchvision:
-    """Both pipelines of torchvision's own transforms."""
-
-    def __init__(self):
-        import torch
-        import torchvision
-        from torchvision import transforms as t
-
-        torch.set_num_threads(1)
-        last = [t.RandomHorizontalFlip(), t.ToTensor(), t.Normalize(MEAN, STD)]
-        self.rrc = t.Compose([t.RandomResizedCrop(S), *last])
-        self.resize256 = t.Compose([t.Resize(FIT), t.RandomCrop(S), *last])
-        self.stack = torch.stack
-        self.version = f"torchvision {torchvision.__version__}, torch {torch.__version__}"
-
-
-class Torch:
-    """Both pipelines with the calls that torchvision 0.2x makes for images of Pillow."""
-
-    def __init__(self):
-        import torch
-
-        torch.set_num_threads(1)
-        self.torch, self.stack = torch, torch.stack
-        self.version = f"torchvision's calls, torch {torch.__version__}"
-
-    def between(self, low: float, high: float) -> float:
-        return self.torch.empty(1).uniform_(low, high).item()
-
-    def below(self, n: int) -> int:
-        return self.torch.randint(0, n, size=(1,)).item()
-
-    def rrc(self, img: Image.Image):
-        """RandomResizedCrop.get_params, F.resized_crop."""
-        w, h = img.size
-        for _ in range(10):
-            area = h * w * self.between(0.08, 1.0)
-            ratio = math.exp(self.between(math.log(3 / 4), math.log(4 / 3)))
-            cw, ch = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-            if 0 < cw <= w and 0 < ch <= h:
-                break
-        else:
-            cw = ch = min(h, w)
-        y, x = self.below(h - ch + 1), self.below(w - cw + 1)
-        img = img.crop((x, y, x + cw, y + ch))
-        return self.last(img.resize((S, S), Image.Resampling.BILINEAR))
-
-    def resize256(self, img: Image.Image):
-        """F.resize with one number, RandomCrop.get_params, F.crop."""
-        short, long = min(img.size), max(img.size)
-        other = int(FIT * long / short)
-        w, h = (other, FIT) if img.width > img.height else (FIT, other)
-        img = img.resize((w, h), Image.Resampling.BILINEAR)
-        y, x = self.below(h - S + 1), self.below(w - S + 1)
-        return self.last(img.crop((x, y, x + S, y + S)))
-
-    def last(self, img: Image.Image):
-        """RandomHorizontalFlip, ToTensor, Normalize."""
-        torch = self.torch
-        if torch.rand(1) < 0.5:
-            img = img.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        out = torch.from_numpy(np.array(img, np.uint8, copy=True)).view(S, S, 3)
-        out = out.permute(2, 0, 1).contiguous().to(torch.float32).div(255).clone()
-        mean, std = (torch.as_tensor(v, dtype=out.dtype) for v in (MEAN, STD))
-        return out.sub_(mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1))
-
-
-class NumPy(Torch):
-    """The same with NumPy, where torch is missing."""
-
-    def __init__(self):
-        self.rng, self.stack = np.random.default_rng(0), np.stack
-        self.version = f"torchvision's calls, NumPy {np.__version__}"
-        self.mean, self.std = (np.array(v, np.float32)[:, None, None] for v in (MEAN, STD))
-
-    def between(self, low: float, high: float) -> float:
-        return self.rng.uniform(low, high)
-
-    def below(self, n: int) -> int:
-        return int(self.rng.integers(n))
-
-    def last(self, img: Image.Image):
-        if self.rng.random() < 0.5:
-            img = img.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        out = np.asarray(img).transpose(2, 0, 1).astype(np.float32, order="C")
-        out /= 255
-        out -= self.mean
-        out /= self.std
-        return out
-
-
-def peer():
-    """The pipelines that can be had here."""
-    for made in (Torchvision, Torch):
-        try:
-            return made()
-        except (ImportError, RuntimeError):  # a torchvision of another torch raises the latter
-            continue
-    return NumPy()
-
-
 # ---------------------------------------------------------------- measure and tell
-
-
-def opened(path: str) -> Image.Image:
-    """torchvision.datasets.folder.pil_loader."""
-    with open(path, "rb") as f:
-        return Image.open(f).convert("RGB")
 
 
 def rows(args, folder: Path, paths: list[str]) -> tuple[dict, str]:
     """{name: one turn of it}, taking the number of the turn; what the peers are."""
+    from convnet.device import Cpu
     from convnet.providers import DataOptions, provider_class
 
     options = DataOptions(workers=0, color_noise=0.0)
     provider = provider_class("images")(str(folder), S, 3, options)
     provider.mean = np.random.default_rng(0).uniform(90, 150, (S, S, 3))
-    theirs = peer()
+    theirs, empty = pipelines(), Cpu().host_empty  # a training's batches come from an arena, too
 
     def ours(turn):
-        return sum(len(b.images) for b in provider.batches("train", args.batch, turn))
+        for _ in provider.batches("train", args.batch, turn, empty=empty):
+            pass
 
     def of(transform):
         def turn(_):
@@ -232,7 +122,8 @@ def rows(args, folder: Path, paths: list[str]) -> tuple[dict, str]:
 
     def decode(_):
         for path in paths:
-            opened(path)
+            with Image.open(path) as img:
+                img.load()
 
     turns = {"ours": ours, "rrc": of(theirs.rrc), "resize256": of(theirs.resize256)}
     return {**turns, "decode": decode}, theirs.version
