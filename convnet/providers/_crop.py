@@ -91,9 +91,10 @@ def _weigh(src, first, weights, out):
     for i in range(len(out)):
         k, w0, w1, w2, w3 = first[i], weights[i, 0], weights[i, 1], weights[i, 2], weights[i, 3]
         for j in range(out.shape[1]):
-            left = int32(w0 * src[k, j]) + int32(w1 * src[k + 1, j])
-            right = int32(w2 * src[k + 2, j]) + int32(w3 * src[k + 3, j])
-            out[i, j] = int32(half + left + right) >> PLACES
+            total = int32(half + w0 * src[k, j] + w1 * src[k + 1, j] + w2 * src[k + 2, j])
+            if w3:  # rare below a scale of 1.5; LLVM asks before the loop
+                total = int32(total + w3 * src[k + 3, j])
+            out[i, j] = total >> PLACES
 
 
 @jit()
