@@ -404,6 +404,7 @@ def test_a_bad_image_is_named_once_and_left_out(zoo, name, capsys):
     make, why = BAD[name]
     folder(zoo.parent / "set" / "test", n=1)
     zoo.rename(zoo.parent / "set" / "train")
+    list(open_("images", str(zoo.parent / "set"), 32, 3, workers=0).batches("train", 3))  # compiles
     bad = zoo.parent / "set" / "train" / "dog" / name
     bad.write_bytes(make())
     started = time.monotonic()

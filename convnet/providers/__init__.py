@@ -201,7 +201,8 @@ class Provider:
                         continue
                     raw = raw if len(keep) == len(raw) else raw[keep]
                     rows = images[len(good) : len(good) + len(keep)]
-                    np.subtract(self._sized(raw, size), mean, out=rows)
+                    rows[...] = self._sized(raw, size)
+                    rows -= mean
                     if noise:
                         shift = views.colour_noise(views.draws(seed, epoch, part), pca, noise)
                         rows += shift[keep, None, None]

@@ -15,6 +15,7 @@ from PIL import Image, TiffImagePlugin, WebPImagePlugin  # noqa: F401 (the two r
 
 from convnet import views
 from convnet.loader import BadImage
+from convnet.providers._crop import crop
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff",
@@ -125,25 +126,25 @@ class Reader:
         whole = size == (S, S) and not self.resize_to
         if draw is None:
             return pixels(picture) if whole else views.centre(views.fit(pixels(picture), side), S)
+        mirror = self.mirror and bool(views.mirrored(draw))
         if whole:
-            out = self._padded(pixels(picture), draw)
-        else:
-            out = self._cropped(picture, *views.fitted(*size, side), draw)
-        return out[:, ::-1] if self.mirror and views.mirrored(draw) else out
+            return self._padded(pixels(picture), draw, mirror)
+        return self._cropped(picture, *views.fitted(*size, side), draw, mirror)
 
-    def _padded(self, img: np.ndarray, draw: np.ndarray) -> np.ndarray:
+    def _padded(self, img: np.ndarray, draw: np.ndarray, mirror: bool) -> np.ndarray:
         at = views.reflect(self.S, self.S // 8)
         y, x = views.offsets(self.crop, draw, len(at), len(at), self.S)
         rows, cols = at[y : y + self.S], at[x : x + self.S]
-        return img[rows[:, None], cols]
+        return img[rows[:, None], cols[::-1] if mirror else cols]
 
-    def _cropped(self, picture: Image.Image, h: int, w: int, draw: np.ndarray) -> np.ndarray:
+    def _cropped(self, picture: Image.Image, h: int, w: int, draw: np.ndarray,
+                 mirror: bool) -> np.ndarray:  # fmt: skip
         """The crop of the picture at h x w; pixels outside of it are never computed."""
         y, x = views.offsets(self.crop, draw, h, w, self.S)
         fy, fx = picture.height / h, picture.width / w
         box = (x * fx, y * fy, min(picture.width, (x + self.S) * fx),
                min(picture.height, (y + self.S) * fy))  # fmt: skip
-        return pixels(picture.resize((self.S, self.S), Image.Resampling.BILINEAR, box=box))
+        return crop(picture, box, self.S, mirror)
 
 
 @dataclass(frozen=True)
