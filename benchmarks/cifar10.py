@@ -18,7 +18,9 @@ import sys
 import time
 from pathlib import Path
 
-from engines import ENGINES, cores
+from engines import ENGINES
+
+from convnet.machine import cores
 
 
 def arguments():

@@ -54,6 +54,12 @@ def _number(text: str, fits: Callable[[float], bool], which: str) -> float:
     raise argparse.ArgumentTypeError(f"must be a number {which}, not {text!r}")
 
 
+def sides(text: str) -> tuple[int, int]:
+    """Rows and columns: 224, or 688x917."""
+    rows, x, columns = text.partition("x")
+    return positive(rows), positive(columns if x else rows)
+
+
 def text(value: str) -> str:
     """Any text but an empty one, which is what an unset variable of a shell leaves."""
     if not value:

@@ -563,12 +563,18 @@ class Winograd:
         return [cls(m, image, out, c0, C, k0, K, F, s, p) for m in ms]
 
     @property
+    def multiplies(self) -> int:
+        """Multiply-adds of the products of an image, those with zeros as well."""
+        f = self.f
+        lines = f.s * (f.n - 1) + f.full  # of points of all phases; not all have one at infinity
+        return f.down * f.across * lines**2 * f.CP * PANEL * f.KP * PANEL
+
+    @property
     def cost(self) -> float:
         """Multiply-adds of an image, and what the transforms cost of their time."""
         f = self.f
         tiles, depth, width = f.down * f.across, f.s**2 * f.CP * PANEL, f.KP * PANEL
-        lines = (f.n - 1 + f.full / f.s) ** 2  # of the points, those at infinity are not all there
-        return tiles * (lines * depth * width + TRANSFORM * f.n**2 * (depth + width))
+        return self.multiplies + tiles * TRANSFORM * f.n**2 * (depth + width)
 
     def forward(self, run, x, w, bias, low: float, y):
         """y = max(low, x * w + bias) in the channels from k0; w (F, F, C, filters).

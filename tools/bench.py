@@ -1,0 +1,105 @@
+"""Where the time of a step goes: each layer of any net, forward and backward, next to PyTorch.
+
+python tools/bench.py --layer-def=layer_configs/spp_zf5.cfg --classes=1000
+python tools/bench.py --layer-def=layer_configs/spp_zf5.cfg --mode=infer --upto=conv5 --size=688x917
+python tools/bench.py --layer-def=layer_configs/cifar10.cfg --batch=128 --compare=torch
+
+The batch is noise. GFLOP/s are those of the direct arithmetic, two for each multiply-add, so that
+an algorithm that multiplies less may be above what the machine can do. GB/s count the bytes that a
+layer must read and write at least: inputs, weights, output; backward their gradients as well. A
+layer whose work is done by the pass of another one is shown as "with" that. Where the product that
+gives the gradient of the weights is a part of the update (type=fc), both count as backward.
+"""
+
+from convnet import cli, options
+
+
+def arguments():
+    """The command line."""
+    parser = options.parser(__doc__)
+    options.add_net(parser)
+    options.add_device(parser)
+    parser.add_argument(
+        "--classes",
+        type=options.positive,
+        metavar="N",
+        help="what outputs=classes stands for (default: 10 where the cfg says it)",
+    )
+    parser.add_argument(
+        "--size",
+        type=options.sides,
+        metavar="N|HxW",
+        help="side of the images, or rows x columns, for a cfg without imgSize and for nets, or "
+        "a beginning of one (--upto), that take any size",
+    )
+    parser.add_argument(
+        "--batch",
+        type=options.positive,
+        default=32,
+        metavar="N",
+        help="images in the batch (default: 32)",
+    )
+    parser.add_argument(
+        "--mode",
+        choices=("train", "infer"),
+        default="train",
+        help="forward, backward and update, or forward alone (default: train)",
+    )
+    parser.add_argument(
+        "--upto",
+        type=options.text,
+        metavar="LAYER",
+        help="with --mode=infer: the layer to end with",
+    )
+    parser.add_argument(
+        "--rounds",
+        type=options.positive,
+        default=5,
+        metavar="N",
+        help="each figure is the median of so many (default: 5)",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=options.amount,
+        default=0.5,
+        metavar="S",
+        help="a round repeats short steps for so long and takes their mean (default: 0.5)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=options.positive,
+        metavar="N",
+        help="of each engine (default: as many as cores)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=options.natural,
+        default=0,
+        metavar="N",
+        help="of the weights and of the noise (default: 0)",
+    )
+    parser.add_argument(
+        "--compare",
+        choices=("torch",),
+        help="build the same net in PyTorch and measure both in turn, PyTorch at its fastest "
+        "setting (docs/performance.md)",
+    )
+    parser.add_argument(
+        "--json",
+        type=options.text,
+        metavar="FILE",
+        help="write arguments, machine, versions and every round",
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Parse, then hand over."""
+    args = arguments()
+    from convnet import benchtable
+
+    return benchtable.bench_net(args)
+
+
+if __name__ == "__main__":
+    cli.run(main)
