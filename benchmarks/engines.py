@@ -10,11 +10,13 @@ of which the fastest is to be taken. Nothing keeps the net, so that its memory i
 """
 
 import contextlib
+import tempfile
 import time
 
 import numpy as np
 
 from convnet.bench import Clock, Ours, Setting
+from convnet.cli import UsageError
 
 LAYOUTS = {"channels_last": "channels last", "nchw": "NCHW"}
 
@@ -26,7 +28,7 @@ class Torch:
     is the same while the rates are constant.
     """
 
-    title = "PyTorch"
+    title, needs = "PyTorch", "torch"
     settings = tuple(
         Setting(name + more, {"layout": layout, "update": "fused"}, variables)
         for layout, name in LAYOUTS.items()
@@ -47,7 +49,10 @@ class Torch:
         torch.set_num_threads(threads)
         torch.manual_seed(net.seed)
         self.torch, self.version = torch, f"PyTorch {torch.__version__}"
-        self.net, self.output = torch_net.TorchNet(net, layout=layout), upto or net.output
+        try:
+            self.net, self.output = torch_net.TorchNet(net, layout=layout), upto or net.output
+        except ValueError as e:
+            raise UsageError(f"{self.title}: {e}") from None
         self.feeds, self.cost = net.graph.feeds, net.graph.costs[0]
         self.sgd = torch_net.Sgd(self.net) if update == "exact" else self._fused(net)
         self.planes = layout == "nchw"
@@ -134,4 +139,43 @@ def in_planes(images: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
 
 
-ENGINES = {"ours": Ours, "torch": Torch}
+class Onnx:
+    """ONNX Runtime on the CPU; inference only. The file is written for the first batch's shape."""
+
+    title, needs, settings = "ONNX Runtime", "onnxruntime", (Setting(),)
+
+    def __init__(self, net, threads: int, upto: str | None = None):
+        import onnxruntime
+
+        self.runtime, self.version = onnxruntime, f"ONNX Runtime {onnxruntime.__version__}"
+        self.net, self.threads, self.output = net, threads, upto or net.output
+
+    def watch(self, clock: Clock | None) -> None:
+        """It does not tell the times of layers."""
+
+    def own(self, images: np.ndarray) -> np.ndarray:
+        """The images as ONNX has them, a channel after the other."""
+        return in_planes(images)
+
+    def infer(self, images) -> np.ndarray:
+        """The output (N, numbers) of the last layer, in convnet's order."""
+        if self.net:
+            self._build(images.shape)
+            self.net = None
+        out = self.session.run(None, {"images": images.transpose(0, 3, 1, 2)})[0]
+        return out.reshape(len(out), -1)[:, self.order]
+
+    def _build(self, shape: tuple) -> None:
+        import onnx_net
+
+        options = self.runtime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
+        with tempfile.TemporaryDirectory() as folder:
+            path = f"{folder}/net.onnx"
+            self.order = onnx_net.write(self.net, path, shape, self.output)
+            self.session = self.runtime.InferenceSession(
+                path, options, providers=["CPUExecutionProvider"]
+            )
+
+
+ENGINES = {"ours": Ours, "torch": Torch, "onnx": Onnx}

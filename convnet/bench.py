@@ -1,7 +1,7 @@
 """How long the passes of a net take, measured in processes of their own, one at a time.
 
     job = Job("layer_configs/spp_zf5.cfg", classes=1000, threads=2)
-    with Process("ours", job) as ours:
+    with Process.of("ours", job) as ours:
         ours("warm")
         rounds = [ours("round") for _ in range(5)]
 
@@ -20,8 +20,8 @@ import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -35,6 +35,7 @@ from convnet.source import Source
 from convnet.work import needed, work
 
 THREADS = "NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
+AGREE = 1e-3  # of the largest number: how far the outputs of two engines may be apart
 STEPS = 3  # of a trial of a setting, and while memory is watched
 
 
@@ -136,7 +137,7 @@ class Clock:
 class Ours:
     """convnet: a batch as tools/train.py trains on it, or as Net.predict runs it."""
 
-    title, settings = "convnet", (Setting(),)
+    title, needs, settings = "convnet", "", (Setting(),)  # needs: a module of somebody else
 
     def __init__(self, net, threads: int, upto: str | None = None):
         import numba
@@ -284,11 +285,11 @@ class Worker:
         return self.engine.version
 
 
-def serve(engine: str, job: Job, options: dict, pipe) -> None:
-    """Answer the names of a Worker's methods until None comes."""
+def serve(make: Callable[[], Any], pipe) -> None:
+    """Answer the names of methods of what `make` makes, until None comes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one who asks will stop us
     try:
-        worker = Worker(engine, job, options)
+        worker = make()
         pipe.send(None)
         while (asked := pipe.recv()) is not None:
             pipe.send(getattr(worker, asked)())
@@ -297,18 +298,24 @@ def serve(engine: str, job: Job, options: dict, pipe) -> None:
 
 
 class Process:
-    """A Worker in a fresh process with threads of its own; a call waits for the answer."""
+    """A Worker in a fresh process with a number of threads; a call waits for the answer."""
 
-    def __init__(self, engine: str, job: Job, setting: Setting | None = None):
-        setting, self.engine = setting or Setting(), engine
+    def __init__(self, name: str, make: Callable[[], Any], threads: int, variables: dict):
+        self.name = name
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        arguments = (engine, job, setting.options, theirs)
-        self.process = context.Process(target=serve, args=arguments, daemon=True)
-        with _variables({**dict.fromkeys(THREADS, str(job.threads)), **setting.variables}):
+        self.process = context.Process(target=serve, args=(make, theirs), daemon=True)
+        with _variables({**dict.fromkeys(THREADS, str(threads)), **variables}):
             self.process.start()
         theirs.close()
         self._answer()
+
+    @classmethod
+    def of(cls, engine: str, job: Job, setting: Setting | None = None) -> "Process":
+        """A Worker with this engine."""
+        setting = setting or Setting()
+        make = partial(Worker, engine, job, setting.options)
+        return cls(engine, make, job.threads, setting.variables)
 
     def __call__(self, method: str) -> Any:
         return self._answer(method)
@@ -322,7 +329,7 @@ class Process:
             self.process.join()
             code = self.process.exitcode
             why = "killed; too little memory?" if code == -signal.SIGKILL else "its error is above"
-            raise UsageError(f"the process of {self.engine} ended with {code}: {why}") from None
+            raise UsageError(f"the process of {self.name} ended with {code}: {why}") from None
         if isinstance(found, Exception):
             raise found
         return found
@@ -357,35 +364,56 @@ def best(engine: str, job: Job) -> tuple[Setting, dict[str, float]]:
     """The setting of an engine that is fastest here, and the seconds of a step with each."""
     settings, found = engine_class(engine).settings, {}
     for setting in settings if len(settings) > 1 else ():
-        with Process(engine, job, setting) as process:
+        with Process.of(engine, job, setting) as process:
             found[setting.name] = process("trial")
     return min(settings, key=lambda s: found.get(s.name, 0.0)), found
 
 
-def measure(engines: list[str], job: Job, rounds: int, say=lambda text: None) -> dict[str, dict]:
-    """By engine: setting, version, seconds of the warm-up and of every round, peak of memory."""
+def measure(
+    engines: list[str],
+    job: Job,
+    rounds: int,
+    say: Callable[[str], None] = lambda text: None,
+    also: Callable[[], None] = lambda: None,
+) -> dict[str, dict]:
+    """By engine: setting, version, seconds of the warm-up and of every round, peak of memory.
+
+    say: what takes lines on what goes on. also: called once in every round.
+    """
     found: dict[str, dict] = {}
     with contextlib.ExitStack() as stack:
         workers = {}
         for name in engines:
             setting, trials = best(name, job)
-            workers[name] = stack.enter_context(Process(name, job, setting))
-            warm = workers[name]("warm")
-            title = engine_class(name).title
-            version = workers[name]("version")
+            workers[name] = worker = stack.enter_context(Process.of(name, job, setting))
+            title, version, warm = engine_class(name).title, worker("version"), worker("warm")
             found[name] = {"title": title, "version": version, "setting": setting,
                            "trials": trials, "warm": warm, "rounds": []}  # fmt: skip
             say(f"{title} ({version}): compiled and warmed up in {warm:.1f} s, not counted below")
+        if job.mode == "infer":
+            agree(workers, found)
         for _ in range(rounds):
             for name, worker in workers.items():
                 found[name]["rounds"].append(worker("round"))
+            also()
         if "ours" in workers:
             found["ours"]["work"] = workers["ours"]("work")
     for name in engines:
-        with Process(name, job, found[name]["setting"]) as process:
+        with Process.of(name, job, found[name]["setting"]) as process:
             found[name]["peak"] = process("peak")
         found[name]["setting"] = found[name]["setting"].name
     return found
+
+
+def agree(workers: dict[str, Process], found: dict[str, dict]) -> None:
+    """UsageError unless all engines give the same, which is noted in `found`."""
+    outputs = {name: worker("output") for name, worker in workers.items()}
+    first = next(iter(outputs.values()))
+    for name, output in outputs.items():
+        off = float(abs(output - first).max() / abs(first).max())
+        if not off < AGREE:
+            raise UsageError(f"{found[name]['title']} gives another output; {off:.1g} off")
+        found[name]["off"] = off
 
 
 def step_seconds(engine: dict) -> float:

@@ -12,42 +12,16 @@ from convnet.cli import UsageError, check_target
 from convnet.graph import Graph, dims
 from convnet.summary import columns
 
-INSTALL = "not installed here; `make peer` does it, then run .venv-peer/bin/python tools/bench.py"
+INSTALL = "not installed here; `make peer` does it: then .venv-peer/bin/python {}"
 HEAD = ["layer", "ms", "of step", "forward", "backward", "GFLOP/s", "bwd", "GB/s", "bwd", "kernels"]
 LEFT = (0, 9)  # columns of text
-
-
-def bench_job(args) -> Job:
-    """The job of the command line. Raises CfgError, UsageError."""
-    threads = args.threads or machine.cores()
-    if threads > machine.cores():
-        raise UsageError(f"--threads={threads}: this process may use {machine.cores()} cores")
-    return Job(
-        args.layer_def,
-        args.layer_params,
-        tuple(args.set),
-        args.classes,
-        args.size,
-        args.batch,
-        args.mode,
-        args.upto,
-        threads,
-        args.device,
-        args.seed,
-        args.seconds,
-    )
 
 
 def bench_net(args) -> int:
     """tools/bench.py"""
     job, graph = _checked(args)
-    where = machine.describe()
-    print(f"{where['cpu']}, {where['cores']} cores, {where['system']}, Python {where['python']}")
-    what = "training" if job.mode == "train" else "inference"
-    what += f" up to {job.wanted(graph)[0]}" if job.upto else ""
-    image = dims(job.shapes(graph)[graph.feeds[0]])
-    threads = f"{job.threads} thread{'s' if job.threads > 1 else ''}"
-    print(f"{job.layer_def}: {what}, batch {job.batch} of {image}, {job.device}, {threads}")
+    print(where_line())
+    print(job_line(job, graph))
     engines = ["ours", args.compare] if args.compare else ["ours"]
     found = bench.measure(engines, job, args.rounds, print)
     print()
@@ -56,39 +30,69 @@ def bench_net(args) -> int:
         print()
         print(compare_table(found["ours"], found[args.compare], job.batch))
     if args.json:
-        write(args.json, vars(args), found)
+        write(args.json, vars(args), engines=found)
     return 0
+
+
+def where_line() -> str:
+    """The machine in a line."""
+    where = machine.describe()
+    return f"{where['cpu']}, {where['cores']} cores, {where['system']}, Python {where['python']}"
+
+
+def job_line(job: Job, graph: Graph) -> str:
+    """What is measured in a line."""
+    what = "training" if job.mode == "train" else "inference"
+    what += f" up to {job.wanted(graph)[0]}" if job.upto else ""
+    image = dims(job.shapes(graph)[graph.feeds[0]])
+    threads = f"{job.threads} thread{'s' if job.threads > 1 else ''}"
+    return f"{job.layer_def}: {what}, batch {job.batch} of {image}, {job.device}, {threads}"
 
 
 def _checked(args) -> tuple[Job, Graph]:
     """The job, if everything that can be known before is well."""
-    if not args.layer_def:
-        raise UsageError("--layer-def=FILE.cfg is needed")
     if args.upto and args.mode != "infer":
         raise UsageError(f"--upto={args.upto}: goes with --mode=infer")
-    if args.json:
-        check_target(args.json, "--json")
-    if args.compare:
-        if args.device.startswith("gpu"):
-            raise UsageError(f"--compare={args.compare}: goes with --device=cpu")
-        bench.engine_class(args.compare)
-        if not importlib.util.find_spec(args.compare):
-            raise UsageError(f"--compare={args.compare}: PyTorch is {INSTALL}")
-    job = bench_job(args)
+    if args.compare and args.device.startswith("gpu"):
+        raise UsageError(f"--compare={args.compare}: goes with --device=cpu")
+    check_engines([args.compare] if args.compare else [], f"--compare={args.compare}")
+    job = job_of(args, args.mode, args.batch, args.device)
     return job, job.graph()
 
 
-def write(path: str, arguments: dict, found: dict) -> None:
+def check_engines(names: list[str], option: str) -> None:
+    """UsageError where what an engine needs is not installed."""
+    for name in names:
+        needs, how = bench.engine_class(name).needs, INSTALL.format(sys.argv[0])
+        if needs and not importlib.util.find_spec(needs):
+            raise UsageError(f"{option}: {bench.engine_class(name).title} is {how}")
+
+
+def job_of(args, mode: str, batch: int, device: str = "cpu") -> Job:
+    """The job of a command line with options.add_net and options.add_job. Raises UsageError."""
+    if not args.layer_def:
+        raise UsageError("--layer-def=FILE.cfg is needed")
+    if args.json:
+        check_target(args.json, "--json")
+    threads = args.threads or machine.cores()
+    if threads > machine.cores():
+        raise UsageError(f"--threads={threads}: this process may use {machine.cores()} cores")
+    net = args.layer_def, args.layer_params, tuple(args.set), args.classes, args.size
+    upto = args.upto if mode == "infer" else None
+    return Job(*net, batch, mode, upto, threads, device, args.seed, args.seconds)
+
+
+def write(path: str, arguments: dict, **figures) -> None:
     """All of it as JSON."""
-    figures = {
+    told = {
         "command": " ".join(["python", *sys.argv]),
         "arguments": arguments,
         "date": date.today().isoformat(),
         "machine": machine.describe(),
-        "engines": found,
+        **figures,
     }
     try:
-        Path(path).write_text(json.dumps(figures, indent=1) + "\n")
+        Path(path).write_text(json.dumps(told, indent=1) + "\n")
     except OSError as e:
         raise UsageError(f"--json={path}: cannot be written, {e.strerror.lower()}") from None
 

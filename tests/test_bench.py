@@ -4,6 +4,7 @@ import json
 import re
 import sys
 
+import numpy as np
 import pytest
 
 from convnet import Net, bench, machine
@@ -115,7 +116,7 @@ def test_compare_without_torch(cfg, monkeypatch, tmp_path):
 
 
 def test_a_process_that_dies_is_told(cfg):
-    with Process("ours", job(cfg)) as ours:
+    with Process.of("ours", job(cfg)) as ours:
         ours.process.kill()
         with pytest.raises(UsageError, match="the process of ours ended with -9: killed"):
             ours("warm")
@@ -128,10 +129,17 @@ def job(cfg, **more):
 def test_an_engine_computes_what_the_net_does(cfg):
     asked = job(cfg, mode="infer", threads=1)
     net = Net.from_cfg(cfg, classes=10)
-    with Process("ours", asked) as ours:
+    with Process.of("ours", asked) as ours:
         found = ours("output")
     images, _ = asked.noise(net.graph)
     assert abs(found - net.run({"data": images}, "probs").reshape(3, -1)).max() < 1e-6
+
+
+def test_engines_that_do_not_agree_are_told():
+    good, bad = [[0.0, 2.0]], [[0.0, 2.01]]
+    workers = {k: (lambda method, v=v: np.array(v)) for k, v in {"a": good, "b": bad}.items()}
+    with pytest.raises(UsageError, match=r"B gives another output; 0\.005 off"):
+        bench.agree(workers, {"a": {"title": "A"}, "b": {"title": "B"}})
 
 
 # ---------------------------------------------------------------- arithmetic and bytes

@@ -19,19 +19,7 @@ def arguments():
     parser = options.parser(__doc__)
     options.add_net(parser)
     options.add_device(parser)
-    parser.add_argument(
-        "--classes",
-        type=options.positive,
-        metavar="N",
-        help="what outputs=classes stands for (default: 10 where the cfg says it)",
-    )
-    parser.add_argument(
-        "--size",
-        type=options.sides,
-        metavar="N|HxW",
-        help="side of the images, or rows x columns, for a cfg without imgSize and for nets, or "
-        "a beginning of one (--upto), that take any size",
-    )
+    options.add_job(parser)
     parser.add_argument(
         "--batch",
         type=options.positive,
@@ -46,49 +34,10 @@ def arguments():
         help="forward, backward and update, or forward alone (default: train)",
     )
     parser.add_argument(
-        "--upto",
-        type=options.text,
-        metavar="LAYER",
-        help="with --mode=infer: the layer to end with",
-    )
-    parser.add_argument(
-        "--rounds",
-        type=options.positive,
-        default=5,
-        metavar="N",
-        help="each figure is the median of so many (default: 5)",
-    )
-    parser.add_argument(
-        "--seconds",
-        type=options.amount,
-        default=0.5,
-        metavar="S",
-        help="a round repeats short steps for so long and takes their mean (default: 0.5)",
-    )
-    parser.add_argument(
-        "--threads",
-        type=options.positive,
-        metavar="N",
-        help="of each engine (default: as many as cores)",
-    )
-    parser.add_argument(
-        "--seed",
-        type=options.natural,
-        default=0,
-        metavar="N",
-        help="of the weights and of the noise (default: 0)",
-    )
-    parser.add_argument(
         "--compare",
         choices=("torch",),
         help="build the same net in PyTorch and measure both in turn, PyTorch at its fastest "
         "setting (docs/performance.md)",
-    )
-    parser.add_argument(
-        "--json",
-        type=options.text,
-        metavar="FILE",
-        help="write arguments, machine, versions and every round",
     )
     return parser.parse_args()
 
