@@ -1,4 +1,4 @@
-"""Other engines behind the interface of convnet.bench.Ours, for the benchmarks.
+"""Other engines behind the interface of convnet.engine.Ours, for the benchmarks.
 
     engine = ENGINES["torch"](net, threads=2)
     loss = engine.train(images, labels, progress)      # one step: forward, backward, update
@@ -15,8 +15,8 @@ import time
 
 import numpy as np
 
-from convnet.bench import Clock, Ours, Setting
 from convnet.cli import UsageError
+from convnet.engine import Clock, Ours, Setting
 
 LAYOUTS = {"channels_last": "channels last", "nchw": "NCHW"}
 

@@ -32,7 +32,7 @@ def arguments():
 
 def step(args) -> None:
     """Build the net, say so, train on one batch, say so."""
-    from convnet.bench import Ours
+    from convnet.engine import Ours
     from convnet.net import Net
 
     job = benchtable.job_of(args, "train", args.batch)

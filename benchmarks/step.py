@@ -23,7 +23,10 @@ from statistics import median
 import numpy as np
 
 from convnet import bench, benchtable, cli, options
-from convnet.bench import Job, Process, engine_class, step_seconds
+from convnet.bench import step_seconds
+from convnet.engine import engine_class
+from convnet.job import Job
+from convnet.process import Process
 
 SIDE = 4096  # of the matrices whose product is the measure
 

@@ -7,9 +7,11 @@ from datetime import date
 from pathlib import Path
 
 from convnet import bench, machine
-from convnet.bench import Job, layer_seconds, part_seconds, rest_seconds, step_seconds
+from convnet.bench import layer_seconds, part_seconds, rest_seconds, step_seconds
 from convnet.cli import UsageError, check_target
+from convnet.engine import engine_class
 from convnet.graph import Graph, dims
+from convnet.job import Job
 from convnet.summary import columns
 
 INSTALL = "not installed here; `make peer` does it: then .venv-peer/bin/python {}"
@@ -63,9 +65,9 @@ def _checked(args) -> tuple[Job, Graph]:
 def check_engines(names: list[str], option: str) -> None:
     """UsageError where what an engine needs is not installed."""
     for name in names:
-        needs, how = bench.engine_class(name).needs, INSTALL.format(sys.argv[0])
+        needs, how = engine_class(name).needs, INSTALL.format(sys.argv[0])
         if needs and not importlib.util.find_spec(needs):
-            raise UsageError(f"{option}: {bench.engine_class(name).title} is {how}")
+            raise UsageError(f"{option}: {engine_class(name).title} is {how}")
 
 
 def job_of(args, mode: str, batch: int, device: str = "cpu") -> Job:

@@ -42,7 +42,8 @@ def commit() -> str:
 
     if git("rev-parse", "--show-toplevel") != str(HOME):
         return ""
-    changed = git("status", "--porcelain", "--untracked-files=no")
+    written = ":!docs", ":!benchmarks/*.json"  # by the measurements themselves
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *written)
     return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
 
 

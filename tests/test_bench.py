@@ -1,5 +1,6 @@
 """tools/bench.py on a tiny net: what it prints, writes and refuses; the figures mean nothing."""
 
+import importlib.util
 import json
 import re
 import sys
@@ -7,12 +8,13 @@ import sys
 import numpy as np
 import pytest
 
-from convnet import Net, bench, machine
-from convnet.bench import Clock, Job, Process
+from convnet import Net, bench, engine, machine
 from convnet.cli import UsageError
+from convnet.engine import Clock
+from convnet.job import Job
 from convnet.layer import Variant
 from convnet.work import chain, work
-from tests.tooling import TINY, call, tiny
+from tests.tooling import ROOT, TINY, call, tiny
 
 FAST = TINY.replace("filters=6", "filters=8")  # enough for kernels that take the relu as well
 QUICK = ("--batch=3", "--rounds=2", "--seconds=0")
@@ -116,7 +118,7 @@ def test_compare_without_torch(cfg, monkeypatch, tmp_path):
 
 
 def test_a_process_that_dies_is_told(cfg):
-    with Process.of("ours", job(cfg)) as ours:
+    with bench.start("ours", job(cfg)) as ours:
         ours.process.kill()
         with pytest.raises(UsageError, match="the process of ours ended with -9: killed"):
             ours("warm")
@@ -129,7 +131,7 @@ def job(cfg, **more):
 def test_an_engine_computes_what_the_net_does(cfg):
     asked = job(cfg, mode="infer", threads=1)
     net = Net.from_cfg(cfg, classes=10)
-    with Process.of("ours", asked) as ours:
+    with bench.start("ours", asked) as ours:
         found = ours("output")
     images, _ = asked.noise(net.graph)
     assert abs(found - net.run({"data": images}, "probs").reshape(3, -1)).max() < 1e-6
@@ -190,7 +192,76 @@ def test_what_a_variant_multiplies(image, kind, macs, tmp_path):
 def test_clock():
     clock, now = Clock(), iter(range(100))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench.time, "perf_counter", lambda: float(next(now)))
+        patch.setattr(engine.time, "perf_counter", lambda: float(next(now)))
         with clock.part("update"), clock("fc", "fc", "bprop"):
             pass
     assert clock.layers == {("fc", "fc", "bprop"): 1.0} and clock.parts == {"update": 2.0}
+
+
+# ---------------------------------------------------------------- the table of docs/performance.md
+
+
+@pytest.fixture
+def everything(monkeypatch, tmp_path):
+    """benchmarks/all.py with one part, and how to call it."""
+    path = ROOT / "benchmarks" / "all.py"
+    found = importlib.util.spec_from_file_location("everything", path)
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    script, page, results = (tmp_path / name for name in ("part.py", "page.md", "results.json"))
+    figures = {"first": {"ready": 1.5, "trained": 61.23}, "second": {"ready": 1, "trained": 1.7}}
+    script.write_text(
+        "import sys, pathlib\n"
+        f"pathlib.Path(sys.argv[-1].split('=')[1]).write_text({json.dumps(figures)!r})\n"
+    )
+    page.write_text("before\n{}\nold\n{}\nafter\n".format(*module.MARKS))
+    monkeypatch.setitem(module.PARTS, "start", str(script))
+
+    def call_it(*argv):
+        argv = ["all.py", f"--page={page}", f"--results={results}", *argv]
+        monkeypatch.setattr(sys, "argv", argv)
+        return module.main()
+
+    return module, call_it, script, page, results
+
+
+def test_all_measures_keeps_and_tells(everything):
+    _, call_it, script, page, results = everything
+    results.write_text("{}")
+    assert call_it("--only=start") == 0
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+    assert re.search(r"the first start ever.* 61\.2 s +ready after 1\.5 s", text)
+    assert re.search(r"start: \d{4}-\d\d-\d\d, commit ", text) and f"$ python {script}" in text
+    assert json.loads(results.read_text())["start"]["rows"]["a later start"]["figure"] == 1.7
+    script.write_text("import sys\nsys.exit(3)\n")
+    assert call_it("--only=start") == 1 and page.read_text() == text, "what was known is kept"
+    assert call_it("--only=none") == 0 and page.read_text() == text
+    with pytest.raises(UsageError, match="--only=strat: must be none, or of train32, "):
+        call_it("--only=strat")
+    page.write_text("no marks")
+    with pytest.raises(UsageError, match="has no lines"):
+        call_it("--only=none")
+
+
+def test_the_faster_of_the_others_counts(everything):
+    def engine(title, seconds, peak):
+        rounds = [{"step": s} for s in (seconds, 9 * seconds, 0.9 * seconds)]
+        return {"title": title, "setting": "", "rounds": rounds, "peak": peak}
+
+    engines = {"ours": engine("convnet", 0.5, 2e6), "torch": engine("PyTorch", 2.0, 8e6),
+               "onnx": engine("ONNX Runtime", 1.0, 1e6)}  # fmt: skip
+    bound = {"direct": 0.25, "done": 0.1}
+    figures = {"cases": [{"engines": engines, "bound": bound, "sgemm": 100e9}]}
+    module = everything[0]
+    assert module.speed(figures) == (2.0, "500.0 ms", "ONNX Runtime 1000.0 ms")
+    assert module.memory(figures) == (0.25, "2 MB", "8 MB")
+    assert module.share("direct")(figures).figure == 50
+    assert module.decode({"ours": 30.2, "peer": 10.1, "ratio": 3.0}).ours == "30 views/s"
+
+
+def test_rows_belong_to_parts(everything):
+    module = everything[0]
+    assert {row.part for row in module.TABLE} == {*module.PARTS}
+    text = (ROOT / "docs" / "performance.md").read_text()
+    assert all(mark in text for mark in module.MARKS)

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convnet import Net, bench
+from convnet import Net
+from convnet.engine import Clock
+from convnet.job import Job
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: make peer")
 
@@ -30,15 +32,113 @@ def run(script, *args):
 
 def test_step(tmp_path):
     out = tmp_path / "step.json"
-    text = run("benchmarks/step.py", "--layer-def", "layer_configs/spp_small.cfg",
-               "--batch", 4, "--rounds", 1, "--seconds", 0, "--classes", 10, "--layers",
-               "--json", out)  # fmt: skip
-    assert "times as fast" in text and "conv2_neuron" in text and "PyTorch 2" in text
-    figures = json.loads(out.read_text())
-    assert all(t > 0 for job in figures["seconds"].values() for ts in job.values() for t in ts)
+    text = run("benchmarks/step.py", "--layer-def", "layer_configs/spp_small.cfg", "--batch", "4,2",
+               "--rounds", 1, "--seconds", 0, "--classes", 10, "--engine", "ours,onnx",
+               "--threads", 1, "--json", out)  # fmt: skip
+    assert text.count("times as fast as ONNX Runtime") == 2, "it does not train"
+    cases = json.loads(out.read_text())["cases"]
+    assert [(case["mode"], case["batch"]) for case in cases] == [
+        ("train", 4), ("train", 2), ("infer", 4), ("infer", 2)
+    ]  # fmt: skip
+    work = {w["layers"][0]: w for w in cases[0]["engines"]["ours"]["work"]}
     conv1 = 2 * 4 * 25 * 25 * 32 * 75
-    assert figures["flops"]["conv1"] == [conv1, conv1], "its input needs no gradient"
-    assert figures["flops"]["conv2"][1] == 2 * figures["flops"]["conv2"][0] > conv1
+    assert work["conv1"]["flops"] == [conv1, conv1], "its input needs no gradient"
+    assert work["conv2"]["flops"][1] == 2 * work["conv2"]["flops"][0] > conv1
+    for case, train in zip(cases, (1, 1, 0, 0)):
+        flops = sum(w["flops"][0] + train * w["flops"][1]
+                    for w in case["engines"]["ours"]["work"])  # fmt: skip
+        assert case["bound"]["direct"] == pytest.approx(flops / case["sgemm"])
+        assert case["bound"]["done"] > 0
+
+
+SEVERAL = """
+[data]
+type=data
+dataIdx=0
+imgSize=19
+scale=0.02
+[labels]
+type=data
+dataIdx=1
+[conv1]
+type=conv
+inputs=data
+filters=4
+filterSize=4
+stride=3
+padding=1
+groups=1
+neuron=tanh[1.7,0.6]
+[lrn1]
+type=cmrnorm
+inputs=conv1
+size=3
+scale=2
+minDiv=2
+[conv2]
+type=conv
+inputs=lrn1,conv1
+filters=4
+filterSize=3,1
+padding=1,0
+groups=2
+neuron=relu
+[lrn2]
+type=rnorm
+inputs=conv2
+size=2
+scale=2
+[pool]
+type=pool
+pool=avg
+inputs=lrn2
+sizeX=3
+stride=2
+start=-1
+sum=1
+[spp]
+type=spp
+inputs=lrn2
+levels=3,2,1
+pool=avg
+[fc3]
+type=fc
+inputs=spp,pool
+outputs=20
+neuron=logistic
+[drop3]
+type=dropout2
+inputs=fc3
+[fc4]
+type=fc
+inputs=drop3
+outputs=classes
+[probs]
+type=softmax
+inputs=fc4
+[logprob]
+type=cost.logreg
+inputs=labels,probs
+"""
+
+
+@pytest.mark.parametrize("name", ["several", "cifar10", "spp_small", "cifar10_spp"])
+def test_onnx_gives_what_the_net_gives(name, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime", reason="needs ONNX Runtime: make peer")
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    engines = importlib.import_module("engines")
+    path = f"layer_configs/{name}.cfg"
+    if name == "several":
+        (tmp_path / "several.cfg").write_text(SEVERAL)
+        path = str(tmp_path / "several.cfg")
+    job = Job(path, batch=3)
+    for last in ("conv2_neuron", "probs"):
+        images, _ = job.noise(job.graph())
+        mine = engines.Ours(Net(job.graph()), 1, last).infer(images)
+        engine = engines.Onnx(Net(job.graph()), 1, last)
+        theirs = engine.infer(engine.own(images))
+        assert mine.shape == theirs.shape and mine.std() > 0
+        assert abs(mine - theirs).max() < 1e-4 * abs(mine).max()
 
 
 def test_the_bench_tool_next_to_pytorch(tmp_path):
@@ -79,8 +179,8 @@ def test_backward_times_are_those_of_the_layer(monkeypatch):
     pool = torch_net.OPS["pool"]
     monkeypatch.setitem(torch_net.OPS, "pool", lambda l, w, x: Slow.apply(pool(l, w, x))
                         if l.name == "pool2x2" else pool(l, w, x))  # fmt: skip
-    job = bench.Job("layer_configs/spp_small.cfg", batch=2)
-    engine, clock = engines.Torch(Net(job.graph()), 1), bench.Clock()
+    job = Job("layer_configs/spp_small.cfg", batch=2)
+    engine, clock = engines.Torch(Net(job.graph()), 1), Clock()
     engine.watch(clock)
     engine.train(*job.noise(job.graph()))
     found = {layer: t for (layer, _, way), t in clock.layers.items() if way == "bprop"}
