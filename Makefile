@@ -22,8 +22,9 @@ lint: .venv/ready-test
 peer: .venv-peer/ready
 	$(PEER)/python -m pytest tests/peers
 
+# all figures of docs/performance.md; PARTS=train32,infer1 for some of them
 bench: .venv-peer/ready
-	$(PEER)/python benchmarks/step.py
+	$(PEER)/python benchmarks/all.py $(if $(PARTS),--only=$(PARTS))
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "convnet needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12")'

@@ -18,7 +18,11 @@ import sys
 import time
 from pathlib import Path
 
-from engines import ENGINES, cores
+from engines import ENGINES
+
+from convnet.machine import cores
+
+BOTH = "ours", "torch"
 
 
 def arguments():
@@ -30,7 +34,7 @@ def arguments():
     parser.add_argument("--layer-def", default="layer_configs/cifar10_spp.cfg", metavar="FILE.cfg")
     parser.add_argument("--epochs", type=int, default=30, metavar="N", help="(default: 30)")
     parser.add_argument("--minibatch", type=int, default=64, metavar="N", help="(default: 64)")
-    parser.add_argument("--engine", choices=[*ENGINES, "both"], default="both")
+    parser.add_argument("--engine", choices=[*BOTH, "both"], default="both")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
     parser.add_argument("--threads", type=int, default=cores(), metavar="N")
     parser.add_argument("--limit", type=int, metavar="N",
@@ -127,7 +131,7 @@ def follow(engine: str, args) -> dict:
 def main() -> None:
     """Train with each engine, compare, write."""
     args = arguments()
-    runs = {name: follow(name, args) for name in ENGINES if args.engine in (name, "both")}
+    runs = {name: follow(name, args) for name in BOTH if args.engine in (name, "both")}
     if len(runs) == 2:
         last = {name: run["epochs"][-1] for name, run in runs.items()}
         seconds = {name: sum(row["seconds"] for row in run["epochs"]) for name, run in runs.items()}

@@ -1,49 +1,24 @@
-"""The same net twice behind one interface, convnet's own and PyTorch's, for the benchmarks.
+"""Other engines behind the interface of convnet.engine.Ours, for the benchmarks.
 
     engine = ENGINES["torch"](net, threads=2)
     loss = engine.train(images, labels, progress)      # one step: forward, backward, update
     probs = engine.infer(images)
 
 images (N, H, W, C) float32 minus their mean, labels (N,). Dropout is on in training; each engine
-draws its own masks. Importing this file imports neither engine.
+draws its own masks. Importing this file imports no engine. `settings` are the ways to run an engine
+of which the fastest is to be taken. Nothing keeps the net, so that its memory is free again.
 """
 
-import os
+import contextlib
+import tempfile
+import time
 
 import numpy as np
 
+from convnet.cli import UsageError
+from convnet.engine import Clock, Ours, Setting
 
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
-class Ours:
-    """What tools/train.py does with a batch, on the CPU."""
-
-    def __init__(self, net, threads: int):
-        import numba
-
-        from convnet.sgd import Sgd
-
-        numba.set_num_threads(threads)
-        self.net, self.sgd = net, Sgd(net)
-        self.version = f"NumPy {np.__version__}, Numba {numba.__version__}"
-
-    def train(self, images, labels, progress: float = 0.0) -> float:
-        net = self.net
-        outs, tape = net.fprop(net.feed(images, labels), net.graph.costs, train=True)
-        loss = float(outs[net.graph.costs[0]][..., 0].mean())
-        gradients = net.bprop(tape, net.cost_gradients(outs), lazy=True)
-        if wrong := self.sgd.first_not_finite(gradients):
-            raise ArithmeticError(f"the gradient of {wrong} is not finite")
-        self.sgd.update(gradients, len(images), progress)
-        net.step += 1
-        return loss
-
-    def infer(self, images) -> np.ndarray:
-        out = self.net.fprop(self.net.feed(images), [self.net.output])[0][self.net.output]
-        return out.reshape(len(images), -1)
+LAYOUTS = {"channels_last": "channels last", "nchw": "NCHW"}
 
 
 class Torch:
@@ -53,16 +28,35 @@ class Torch:
     is the same while the rates are constant.
     """
 
-    def __init__(self, net, threads: int, layout: str = "channels_last", update: str = "exact"):
+    title, needs = "PyTorch", "torch"
+    settings = tuple(
+        Setting(name + more, {"layout": layout, "update": "fused"}, variables)
+        for layout, name in LAYOUTS.items()
+        for more, variables in [("", {}), (" and huge pages", {"THP_MEM_ALLOC_ENABLE": "1"})]
+    )
+
+    def __init__(
+        self,
+        net,
+        threads: int,
+        layout: str = "channels_last",
+        update: str = "exact",
+        upto: str | None = None,
+    ):
         import torch
         import torch_net
 
         torch.set_num_threads(threads)
         torch.manual_seed(net.seed)
         self.torch, self.version = torch, f"PyTorch {torch.__version__}"
-        self.net, self.output = torch_net.TorchNet(net, layout=layout), net.output
+        try:
+            self.net, self.output = torch_net.TorchNet(net, layout=layout), upto or net.output
+        except ValueError as e:
+            raise UsageError(f"{self.title}: {e}") from None
         self.feeds, self.cost = net.graph.feeds, net.graph.costs[0]
         self.sgd = torch_net.Sgd(self.net) if update == "exact" else self._fused(net)
+        self.planes = layout == "nchw"
+        self.watch(None)
 
     def _fused(self, net):
         groups = []
@@ -73,24 +67,115 @@ class Torch:
                            "weight_decay": rates.wc})  # fmt: skip
         return self.torch.optim.SGD(groups, lr=0.0, fused=True)
 
+    def watch(self, clock: Clock | None) -> None:
+        """Take the times of the layers from now on, or of none."""
+        self.clock = clock or Clock()
+        self.net.watch = Marks(clock) if clock else None
+
+    def own(self, images: np.ndarray) -> np.ndarray:
+        """The images in the order in memory that this layout likes."""
+        return in_planes(images) if self.planes else images
+
     def train(self, images, labels, progress: float = 0.0) -> float:
-        labels = np.asarray(labels, np.int32).reshape(-1, 1, 1, 1)
-        given = {self.feeds[0]: images, self.feeds[1]: labels}
-        given = {name: self.net.tensor(x) for name, x in given.items()}
+        """One step: forward, backward, update; the mean loss."""
+        with self.clock.part("feed"):
+            labels = np.asarray(labels, np.int32).reshape(-1, 1, 1, 1)
+            given = {self.feeds[0]: images, self.feeds[1]: labels}
+            given = {name: self.net.tensor(x) for name, x in given.items()}
         losses = self.net(given, [self.cost], train=True)[self.cost]
-        if isinstance(self.sgd, self.torch.optim.SGD):
-            self.sgd.zero_grad()
-            losses.mean().backward()
-            self.sgd.step()
-        else:
-            losses.sum().backward()
-            self.sgd.update(len(images), progress)
+        fused = isinstance(self.sgd, self.torch.optim.SGD)
+        loss = losses.mean() if fused else losses.sum()
+        with self.net.watch.backward() if self.net.watch else contextlib.nullcontext():
+            loss.backward()
+        with self.clock.part("update"):
+            if fused:
+                self.sgd.step()
+                self.sgd.zero_grad()
+            else:
+                self.sgd.update(len(images), progress)
         return float(losses.detach().mean())
 
     def infer(self, images) -> np.ndarray:
+        """The output (N, numbers) of the last layer, in convnet's order."""
         with self.torch.inference_mode():
-            out = self.net({self.feeds[0]: self.net.tensor(images)}, [self.output])[self.output]
-        return out.flatten(1).numpy()
+            with self.clock.part("feed"):
+                given = {self.feeds[0]: self.net.tensor(images)}
+            out = self.net(given, [self.output])[self.output]
+        return out.permute(0, 2, 3, 1).flatten(1).numpy()
 
 
-ENGINES = {"ours": Ours, "torch": Torch}
+class Marks:
+    """When autograd begins with the backward pass of each layer: TorchNet's `watch`.
+
+    A hook of a layer's output is called when the gradient of that is complete, just before the
+    layer's own nodes run; autograd runs one node at a time, those made last first. From one hook to
+    the next is the time of the layer whose hook was called first.
+    """
+
+    def __init__(self, clock: Clock):
+        self.clock, self.times = clock, []
+
+    def forward(self, layer: str):
+        """A context around a layer's forward pass."""
+        return self.clock(layer, layer, "fprop")
+
+    def made(self, layer: str, y) -> None:
+        """This is a layer's output."""
+        if y.requires_grad:
+            y.register_hook(lambda _: self.times.append((layer, time.perf_counter())))
+
+    @contextlib.contextmanager
+    def backward(self):
+        """Around the whole backward pass."""
+        self.times.clear()
+        yield
+        ends = [*[at for _, at in self.times[1:]], time.perf_counter()]
+        for (layer, start), end in zip(self.times, ends):
+            self.clock.layers[layer, layer, "bprop"] += end - start
+
+
+def in_planes(images: np.ndarray) -> np.ndarray:
+    """(N, H, W, C) as before, with the channels of an image one after the other in memory."""
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
+
+
+class Onnx:
+    """ONNX Runtime on the CPU; inference only. The file is written for the first batch's shape."""
+
+    title, needs, settings = "ONNX Runtime", "onnxruntime", (Setting(),)
+
+    def __init__(self, net, threads: int, upto: str | None = None):
+        import onnxruntime
+
+        self.runtime, self.version = onnxruntime, f"ONNX Runtime {onnxruntime.__version__}"
+        self.net, self.threads, self.output = net, threads, upto or net.output
+
+    def watch(self, clock: Clock | None) -> None:
+        """It does not tell the times of layers."""
+
+    def own(self, images: np.ndarray) -> np.ndarray:
+        """The images as ONNX has them, a channel after the other."""
+        return in_planes(images)
+
+    def infer(self, images) -> np.ndarray:
+        """The output (N, numbers) of the last layer, in convnet's order."""
+        if self.net:
+            self._build(images.shape)
+            self.net = None
+        out = self.session.run(None, {"images": images.transpose(0, 3, 1, 2)})[0]
+        return out.reshape(len(out), -1)[:, self.order]
+
+    def _build(self, shape: tuple) -> None:
+        import onnx_net
+
+        options = self.runtime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
+        with tempfile.TemporaryDirectory() as folder:
+            path = f"{folder}/net.onnx"
+            self.order = onnx_net.write(self.net, path, shape, self.output)
+            self.session = self.runtime.InferenceSession(
+                path, options, providers=["CPUExecutionProvider"]
+            )
+
+
+ENGINES = {"ours": Ours, "torch": Torch, "onnx": Onnx}

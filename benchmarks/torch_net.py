@@ -9,6 +9,7 @@ has; where its rules differ (sides rounded up, windows that begin outside), by p
 Tensors are (N, C, H, W); "channels last" in memory unless asked otherwise, which is faster.
 """
 
+import contextlib
 from collections import Counter
 
 import torch
@@ -41,6 +42,7 @@ class TorchNet(torch.nn.Module):
                 self.weights[l.name][name] = self.own[owner]
         for owner, parameter in self.own.items():
             self.register_parameter(owner.replace(".", "_"), parameter)
+        self.watch = None  # what times the layers: engines.Marks
         self.over = {l.name for l in self.graph.layers if self._may_overwrite(l)}
 
     def _format(self, value: torch.Tensor):
@@ -71,7 +73,10 @@ class TorchNet(torch.nn.Module):
                 options = {"train": train, "mask": None if masks is None else masks[l.name]}
             elif l.name in self.over:
                 options = {"over": l.reads[0] not in [*want, *given]}
-            acts[l.name] = OPS[l.type](l, self.weights[l.name], *xs, **options)
+            with self.watch.forward(l.name) if self.watch else contextlib.nullcontext():
+                acts[l.name] = OPS[l.type](l, self.weights[l.name], *xs, **options)
+            if self.watch:
+                self.watch.made(l.name, acts[l.name])
             del xs
             for name in reads(l):
                 uses[name] -= 1
@@ -205,7 +210,7 @@ def fc(l, w, *xs):
     y = F.linear(rows(xs[0]), w["W0"], w["b"])
     for i, x in enumerate(xs[1:], 1):
         y = torch.addmm(y, rows(x), w[f"W{i}"].T)
-    return y[..., None, None]
+    return y.unsqueeze_(-1).unsqueeze_(-1)  # no view: a relu in place of a view costs a copy
 
 
 def neuron(l, w, x, over=False):

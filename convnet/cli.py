@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 EXITS = {"CfgError": 2, "UsageError": 2, "DataError": 3, "Diverged": 4, "CheckpointError": 5,
          "DeviceError": 6}  # fmt: skip
@@ -11,6 +12,14 @@ EXITS = {"CfgError": 2, "UsageError": 2, "DataError": 3, "Diverged": 4, "Checkpo
 
 class UsageError(Exception):
     """An option cannot be as it is; one line that says why."""
+
+
+def check_target(path: str, option: str) -> None:
+    """Before the work is done: UsageError where a file for its result could not be written."""
+    if Path(path).is_dir():
+        raise UsageError(f"{option}={path}: is a folder; name a file")
+    if not Path(path).parent.is_dir():
+        raise UsageError(f"{option}={path}: there is no folder {Path(path).parent}")
 
 
 class Parser(argparse.ArgumentParser):

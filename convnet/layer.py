@@ -202,6 +202,7 @@ class Variant(NamedTuple):
 
     name: str
     why: str
+    macs: int | None = None  # multiply-adds forward for all cases, if they are not Layer.macs
 
 
 class Layer:

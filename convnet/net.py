@@ -185,7 +185,7 @@ class Net:
             seed = zlib.crc32(f"{self.seed}/{self.step}/{l.name}".encode())
             run = Run(self.device, train, seed, fast, then)
             made = then.name if then else l.name
-            with self._watched(l.name, made, "fprop"):
+            with self.watched(l.name, made, "fprop"):
                 acts[made], bprop = l.fprop(run, self.weights[l.name], *xs)
             del xs
             if train:
@@ -199,7 +199,7 @@ class Net:
                     del acts[name]
         return out, tape
 
-    def _watched(self, first: str, last: str, way: str):
+    def watched(self, first: str, last: str, way: str):
         """What times a pass through the layers first..last, if anybody watches."""
         return self.watch(first, last, way) if self.watch else contextlib.nullcontext()
 
@@ -229,7 +229,7 @@ class Net:
             dy = grads.pop(made, None)
             if dy is None or not self.learns[l.name]:
                 continue
-            with self._watched(l.name, made, "bprop"):
+            with self.watched(l.name, made, "bprop"):
                 dxs, dws = bprop(dy, self.learns[l.name])
             del bprop, dy
             for name, dx in zip(l.reads, dxs):

@@ -54,6 +54,12 @@ def _number(text: str, fits: Callable[[float], bool], which: str) -> float:
     raise argparse.ArgumentTypeError(f"must be a number {which}, not {text!r}")
 
 
+def sides(text: str) -> tuple[int, int]:
+    """Rows and columns: 224, or 688x917."""
+    rows, x, columns = text.partition("x")
+    return positive(rows), positive(columns if x else rows)
+
+
 def text(value: str) -> str:
     """Any text but an empty one, which is what an unset variable of a shell leaves."""
     if not value:
@@ -153,4 +159,60 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         "--on-bad-image",
         choices=("skip", "stop"),
         help="what to do with an image that cannot be read (default: skip)",
+    )
+
+
+def add_job(parser: argparse.ArgumentParser) -> None:
+    """What is measured and how, for all that measure speed (convnet/bench.py)."""
+    parser.add_argument(
+        "--classes",
+        type=positive,
+        metavar="N",
+        help="what outputs=classes stands for (default: 10 where the cfg says it)",
+    )
+    parser.add_argument(
+        "--size",
+        type=sides,
+        metavar="N|HxW",
+        help="side of the images, or rows x columns, for a cfg without imgSize and for nets, or "
+        "a beginning of one (--upto), that take any size",
+    )
+    parser.add_argument(
+        "--upto",
+        type=text,
+        metavar="LAYER",
+        help="the layer that an inference is to end with",
+    )
+    parser.add_argument(
+        "--rounds",
+        type=positive,
+        default=5,
+        metavar="N",
+        help="each figure is the median of so many (default: 5)",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=amount,
+        default=0.5,
+        metavar="S",
+        help="a round repeats short steps for so long and takes their mean (default: 0.5)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=positive,
+        metavar="N",
+        help="of each engine (default: as many as cores)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="of the weights and of the noise (default: 0)",
+    )
+    parser.add_argument(
+        "--json",
+        type=text,
+        metavar="FILE",
+        help="write arguments, machine, versions and every round",
     )

@@ -79,14 +79,6 @@ def errors(probs: np.ndarray, mine: np.ndarray, k: int) -> np.ndarray:
     return 1 - np.clip((k - above) / np.maximum(equal, 1), 0, 1)
 
 
-def check_target(path: Path) -> None:
-    """Before the work is done: UsageError where its result could not be written."""
-    if path.is_dir():
-        raise UsageError(f"--predictions={path}: is a folder; name a file")
-    if not path.parent.is_dir():
-        raise UsageError(f"--predictions={path}: there is no folder {path.parent}")
-
-
 def write_csv(path: Path, probs, labels, keys, classes: list[str]) -> None:
     """One row an image: name, label, prediction, then the probability of every class."""
     beside = path.with_name(path.name + ".tmp")

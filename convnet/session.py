@@ -9,7 +9,7 @@ import numpy as np
 from convnet import runfolder, scores, summary
 from convnet.cfg import load_text
 from convnet.checkpoint import Checkpoint, CheckpointError
-from convnet.cli import UsageError
+from convnet.cli import UsageError, check_target
 from convnet.net import Net
 from convnet.providers import DataOptions, Provider, printable, provider_class
 from convnet.report import Report
@@ -136,7 +136,7 @@ def _in_words(run: Run, report: Report) -> str:
 def test(args) -> int:
     """tools/test.py"""
     if args.predictions:
-        scores.check_target(Path(args.predictions))
+        check_target(args.predictions, "--predictions")
     saved, path, notes = runfolder.find(args.checkpoint)
     _say_notes(notes)
     args = _as_before(args, _meta(saved, path))

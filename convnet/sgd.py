@@ -34,7 +34,8 @@ class Sgd:
             eps = float(rates.eps(progress))
             args = (float(rates.mom), eps, float(rates.wc), 1.0 / cases)
             if not hasattr(g, "shape"):
-                g.update(w, inc, *args)
+                with self.net.watched(layer, layer, "bprop"):  # here the product is made
+                    g.update(w, inc, *args)
                 continue
             sgd_step[w.size](w.reshape(-1), inc.reshape(-1), g.reshape(-1), *args)
 

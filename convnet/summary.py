@@ -3,6 +3,7 @@
 import inspect
 import math
 import textwrap
+from collections.abc import Iterable
 
 from convnet.cfg import nearest
 from convnet.cli import UsageError
@@ -58,17 +59,20 @@ def table(graph: Graph, minibatch: int = 0) -> str:
     rows.append(["", "", "", "", _number(sums["weights"]), _number(sums["macs"]), f"{total:,.1f}"])
     if not minibatch:
         rows = [row[:-1] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = [
-        "  ".join(c.rjust(w) if i > 3 else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths)))
-        for row in rows
-    ]
+    lines = columns(rows, left=range(4))
     rule = "-" * len(lines[0])
     text = f"{_short(sums['weights'])} weights, {_short(sums['macs'])} multiply-adds an image"
     if minibatch:
         text += f", about {bytes_of(memory(graph, minibatch))} to train {minibatch} at a time"
     lines = [lines[0], rule, *lines[1:-1], rule, lines[-1], text]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def columns(rows: list[list[str]], left: Iterable[int]) -> list[str]:
+    """Lines of equal length, columns under each other: those of text to the left, numbers right."""
+    widths, left = [max(map(len, column)) for column in zip(*rows)], {*left}
+    sides = [str.ljust if i in left else str.rjust for i in range(len(widths))]
+    return ["  ".join(f(c, w) for f, c, w in zip(sides, row, widths)) for row in rows]
 
 
 def _weights(graph: Graph, layer: Layer) -> str:

@@ -214,10 +214,12 @@ class Direct:
         self.f = shape(image, out, c0, C, k0, K, F, s, (p, p))
 
     @property
-    def cost(self) -> float:
-        """Multiply-adds of an image."""
+    def multiplies(self) -> int:
+        """Multiply-adds of an image, those with zeros as well."""
         f = self.f
         return f.OH * f.OW * f.F**2 * f.C * f.KP * PANEL
+
+    cost = multiplies
 
     def forward(self, run, x, w, bias, low: float, y) -> None:
         """y = max(low, x * w + bias) in the channels from k0; w (F, F, C, filters)."""

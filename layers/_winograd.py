@@ -274,18 +274,18 @@ class Winograd:
         return [cls(m, image, out, c0, C, k0, K, F, s, p) for m in ms]
 
     @property
-    def macs(self) -> float:
-        """Multiply-adds of the products for an image."""
+    def multiplies(self) -> int:
+        """Multiply-adds of the products for an image, those with zeros as well."""
         f = self.f
-        lines = (f.n - 1 + f.full / f.phases) ** 2  # those at infinity are not all there
-        depth = f.lanes if f.DP == 1 else f.DP * PANEL
-        return f.down * f.across * lines * depth * f.KP * PANEL
+        lines = f.phases * (f.n - 1) + f.full  # those at infinity are not all there
+        depth = f.lanes if f.DP == 1 else f.DP // f.phases**2 * PANEL
+        return f.down * f.across * lines**2 * depth * f.KP * PANEL
 
     @property
     def cost(self) -> float:
         """Multiply-adds of an image, and what the transforms cost of their time."""
         f, price = self.f, NARROW_TRANSFORM if self.narrow else WIDE_TRANSFORM
-        return self.macs + f.down * f.across * price * f.n**2 * (f.DP + f.KP) * PANEL
+        return self.multiplies + f.down * f.across * price * f.n**2 * (f.DP + f.KP) * PANEL
 
     @property
     def _size(self) -> int:

@@ -106,7 +106,8 @@ class Conv(WeightLayer):
             return Variant("plain", why)
         ways = sorted(self.ways(ins[0][1:]), key=lambda way: way.cost)
         costs = ", ".join(f"{way.name} {way.cost / 1e6:.3g}" for way in ways)
-        return Variant(ways[0].name, f"the least of {costs} million multiply-adds an image")
+        macs = ins[0][0] * self.groups[0] * ways[0].multiplies
+        return Variant(ways[0].name, f"the least of {costs} million multiply-adds an image", macs)
 
     def ways(self, image, g=0):
         """The ways that group g of the only input can be computed, besides the plain one."""
