@@ -107,19 +107,10 @@ class Kernel:
 
 
 def jit(**options) -> Callable:
-    """numba.njit as the helpers of kernels use it; cached on disk where that is possible.
-
-    Only compiled code may call them: without wrappers for Python they compile sooner.
-    """
+    """numba.njit with what all our code has in common; cached on disk where that is possible."""
 
     def wrap(body: Callable):
-        settings = {
-            "error_model": "numpy",
-            "fastmath": {"contract"},
-            "no_cpython_wrapper": True,
-            "no_cfunc_wrapper": True,
-            **options,
-        }
+        settings = {"error_model": "numpy", "fastmath": {"contract"}, **options}
         try:
             return numba.njit(cache=True, **settings)(body)
         except RuntimeError:  # no folder that the cache may be written to
@@ -128,12 +119,16 @@ def jit(**options) -> Callable:
     return wrap
 
 
+def helper(**options) -> Callable:
+    """jit for what only compiled code calls: without a wrapper for Python it compiles sooner."""
+    return jit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)
+
+
 def shared(body: Callable) -> Callable:
     """The body of a kernel, for Python to call; its outer loop is a prange."""
     # Nothing but a prange is shared out: a[i] = 0 within it stays a loop.
     parts = ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion")
-    return jit(parallel={"prange": True, **dict.fromkeys(parts, False)},
-               no_cpython_wrapper=False)(body)  # fmt: skip
+    return jit(parallel={"prange": True, **dict.fromkeys(parts, False)})(body)
 
 
 def cpu_kernel(body: Callable) -> Callable:

@@ -13,7 +13,7 @@ Few cases are not worth a tile: there y = sum over i of x[i] W[i], at the speed 
 import numpy as np
 from numba import get_num_threads, prange
 
-from convnet.kernel import cpu_kernel, jit
+from convnet.kernel import cpu_kernel, helper
 from layers._tile import PANEL, ROWS, column, copy
 
 DEPTH = 128  # rows of W that are packed at a time
@@ -48,7 +48,7 @@ def times(x, W, y, add, group):
                         y[n, j + k] = scratch[n, k] + (y[n, j + k] if more else ZERO)
 
 
-@jit()
+@helper()
 def pack(W, k0, depth, j0, packed):
     """Rows of W from k0, columns from j0, as far as there are any, into panels."""
     outputs = W.shape[1]
@@ -163,7 +163,7 @@ def outer_step(x, packed, W, inc, mom, eps, wc, share):
                     W[i0 + i, j0 + k] = w + step
 
 
-@jit()
+@helper()
 def rows_of(x, i0, rows, mine):
     """Some columns of x as a block (N, ROWS)."""
     for n in range(x.shape[0]):

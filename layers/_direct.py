@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import get_num_threads, prange
 
-from convnet.kernel import cpu_kernel, jit
+from convnet.kernel import cpu_kernel, helper
 from layers._tile import PANEL, column
 
 CACHE = 160 << 10  # bytes of the block of output rows that a task works on
@@ -97,7 +97,7 @@ def pack_turned(w, packed, k0, K, r, s, qy, qx):
                     packed[cp, tap * K + k, c] = w[y, x, cp * PANEL + c, k0 + k]
 
 
-@jit()
+@helper()
 def window(x, y, low, masked, image, y0, f, rows, columns, buffer):
     """Rows from y0, columns from -px of the channels from c0; zeros around, and where y <= low."""
     before, after = min(f.px, columns), max(0, columns - f.px - f.W)
@@ -118,7 +118,7 @@ def window(x, y, low, masked, image, y0, f, rows, columns, buffer):
         clear(buffer, to, after * f.C)
 
 
-@jit()
+@helper()
 def clear(buffer, to, length):
     """Zeros from `to`."""
     begin = np.uintp(to)
@@ -126,7 +126,7 @@ def clear(buffer, to, length):
         buffer[begin + k] = ZERO
 
 
-@jit()
+@helper()
 def bring(x, y, low, masked, at, length, out, to):
     """Numbers side by side of x where y > low, and zeros elsewhere."""
     xs, ys, begin, there = x.reshape(-1), y.reshape(-1), np.uintp(at), np.uintp(to)

@@ -9,7 +9,7 @@ common.
 import numpy as np
 from numba import prange
 
-from convnet.kernel import jit, kernel
+from convnet.kernel import helper, kernel
 from convnet.layer import Layer, flag, rate
 
 
@@ -73,7 +73,7 @@ MUL1, MUL2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 BY27, BY30, BY31 = np.uint64(27), np.uint64(30), np.uint64(31)
 
 
-@jit()
+@helper()
 def mix(z):
     """64 bits in, 64 bits out; every bit of z turns each bit of the result with chance 1/2."""
     z = (z ^ (z >> BY30)) * MUL1

@@ -11,7 +11,7 @@ Numba's cache of a kernel does not see an edit of a function in another file: af
 
 import numpy as np
 
-from convnet.kernel import jit
+from convnet.kernel import helper
 from convnet.layer import Layer, key, rate
 
 
@@ -41,7 +41,7 @@ class Response(Layer):
         return y, bprop
 
 
-@jit()
+@helper()
 def powers(d, beta):
     """Replace each of the row d by d^-beta. 3/4 takes two roots, which vectorise; pow does not."""
     if beta == 0.75:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import get_num_threads, prange
 
-from convnet.kernel import cpu_kernel, jit
+from convnet.kernel import cpu_kernel, helper
 from layers._tile import PANEL, copy, panelwise
 
 ZERO, ONE, QUARTER, FIVE_FOURTHS = (np.float32(v) for v in (0, 1, 0.25, 1.25))
@@ -39,7 +39,7 @@ class Shape(NamedTuple):
     start: int
 
 
-@jit(fastmath=False)
+@helper(fastmath=False)
 def responses(x, image, r, f, k, a, beta, squares, z, share, inverse):
     """Row r of an image: z = x * share, share = D^-beta, inverse = 1 / D; flat, W * C numbers.
 
@@ -91,7 +91,7 @@ def responses(x, image, r, f, k, a, beta, squares, z, share, inverse):
             z[i] = x[at + i] * share[i]
 
 
-@jit()
+@helper()
 def fourth_roots(D, root):
     """root = D^-1/4, to 3 %: the bits of a float are nearly its logarithm."""
     bits, guess = D.view(np.uint32), root.view(np.uint32)
@@ -99,14 +99,14 @@ def fourth_roots(D, root):
         guess[i] = MAGIC - (bits[i] >> np.uint32(2))
 
 
-@jit()
+@helper()
 def windows(r, f):
     """The pool's rows first..last - 1 whose windows hold row r."""
     first = max(r - f.start - f.sizeX + f.stride, 0) // f.stride
     return first, min((r - f.start) // f.stride, f.OH - 1) + 1 if r >= f.start else 0
 
 
-@jit()
+@helper()
 def best_of(z, left, right, C, best, q):
     """Pixel q of best = the largest of the pixels left..right - 1 of a row."""
     whole, to, src = C // PANEL * PANEL, best.ctypes.data + 4 * q * C, z.ctypes.data
@@ -126,7 +126,7 @@ def best_of(z, left, right, C, best, q):
         best[q * C + c] = most
 
 
-@jit()
+@helper()
 def to_winners(z, left, right, C, y, dy, window, dz):
     """dz += dy of a window where z, of its pixels left..right - 1 in a row, is its y."""
     whole = C // PANEL * PANEL

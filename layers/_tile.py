@@ -15,7 +15,7 @@ of the last panel, so that the tile reads it from one end to the other.
 from numba.core import types
 from numba.extending import intrinsic
 
-from convnet.kernel import jit
+from convnet.kernel import helper
 from layers._vector import FEATURES, FLOAT, I64, LANES, ZEROS, Vectors
 
 SIXTEEN_REGISTERS = LANES == 8 or ("sse2" in FEATURES and LANES == 4)
@@ -84,22 +84,22 @@ _many, _four, _one = emit(ROWS), emit(4), emit(1)
 
 
 # Functions of their own, so that a kernel holds one copy of each tile.
-@jit()
+@helper()
 def many(ko, ki, a, sam, sao, sak, b, sbk, c, ldc, add, bias, low):
     _many(ko, ki, a, sam, sao, sak, b, sbk, c, ldc, add, bias, low)
 
 
-@jit()
+@helper()
 def four(ko, ki, a, sam, sao, sak, b, sbk, c, ldc, add, bias, low):
     _four(ko, ki, a, sam, sao, sak, b, sbk, c, ldc, add, bias, low)
 
 
-@jit()
+@helper()
 def one(ko, ki, a, sam, sao, sak, b, sbk, c, ldc, add, bias, low):
     _one(ko, ki, a, sam, sao, sak, b, sbk, c, ldc, add, bias, low)
 
 
-@jit()
+@helper()
 def column(M, ko, ki, a, sam, sao, sak, b, sbk, c, ldc, add, bias, low):
     """C (M, PANEL) of one panel of B: whole tiles, the last of which may lie over the one before.
 

@@ -16,7 +16,7 @@ from fractions import Fraction
 from numba.core import types
 from numba.extending import intrinsic
 
-from convnet.kernel import jit
+from convnet.kernel import helper
 from layers._vector import I64, LANES, Vectors
 
 KINDS = (4, 3), (5, 3), (6, 3), (4, 4), (4, 5)
@@ -136,37 +136,37 @@ _gt = transforms(lambda m, r: transposed(matrices(m, r)[2]))
 
 
 # Functions of their own, so that a kernel holds one copy of each.
-@jit()
+@helper()
 def at(kind, src, from_step, dst, to_step):
     """A^T: products at n points -> m outputs."""
     _at(kind, src, from_step, dst, to_step)
 
 
-@jit()
+@helper()
 def a(kind, src, from_step, dst, to_step):
     """A, the adjoint of at."""
     _a(kind, src, from_step, dst, to_step)
 
 
-@jit()
+@helper()
 def bt(kind, src, from_step, dst, to_step):
     """B^T: n pixels -> their values at n points."""
     _bt(kind, src, from_step, dst, to_step)
 
 
-@jit()
+@helper()
 def b(kind, src, from_step, dst, to_step):
     """B, the adjoint of bt."""
     _b(kind, src, from_step, dst, to_step)
 
 
-@jit()
+@helper()
 def g(kind, src, from_step, dst, to_step):
     """G: r taps -> their values at n points."""
     _g(kind, src, from_step, dst, to_step)
 
 
-@jit()
+@helper()
 def gt(kind, src, from_step, dst, to_step):
     """G^T, the adjoint of g."""
     _gt(kind, src, from_step, dst, to_step)

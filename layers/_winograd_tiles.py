@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convnet.kernel import jit
+from convnet.kernel import helper
 from layers._tile import PANEL, add, column, panelwise
 from layers._transforms import KINDS, a, at, b, bt
 
@@ -58,19 +58,19 @@ def shape(image, out, c0: int, C: int, k0: int, K: int, F: int, s: int, p: int, 
                  -(-OH // m), -(-OW // m))  # fmt: skip
 
 
-@jit()
+@helper()
 def place(vectors, i, step):
     """The address of vector i * step of an array (..., PANEL)."""
     return vectors.ctypes.data + 4 * PANEL * i * step
 
 
-@jit()
+@helper()
 def tile_at(f, t):
     """(image, row, column) of a tile."""
     return t // (f.down * f.across), t // f.across % f.down, t % f.across
 
 
-@jit()
+@helper()
 def mixed(z, n):
     """The points in an order that spreads those at infinity, which have less to do."""
     return z * 11 % (n * n)  # 11 has no factor in common with 6, 7 or 8
@@ -79,7 +79,7 @@ def mixed(z, n):
 # ---------------------------------------------------------------- between maps and points
 
 
-@jit()
+@helper()
 def to_v(x, V, f, first, start, end, dp):
     """x (N, H, W, channels) -> panel dp of V, tiles start..end - 1."""
     n, s, H, W = f.n, f.s, f.H, f.W
@@ -103,14 +103,14 @@ def to_v(x, V, f, first, start, end, dp):
             bt(f.kind, place(half, q, n), PANEL, to, to_point)
 
 
-@jit()
+@helper()
 def run_of(f, dp, lane):
     """(phase, channel, how many more lanes are of this phase) from a lane of panel dp."""
     d = dp * PANEL + lane
     return d // f.C, d % f.C, min(PANEL - lane, f.C - d % f.C)
 
 
-@jit()
+@helper()
 def gather(x, patch, f, image, i, j, dp):
     """The n x n pixels of each phase of a tile; zero where there is none.
 
@@ -134,7 +134,7 @@ def gather(x, patch, f, image, i, j, dp):
         lane += count
 
 
-@jit()
+@helper()
 def to_dx(dV, dx, f, first, start, end, dp):
     """The adjoint of to_v: dx += B dV B^T."""
     n, lanes = f.n, min(PANEL, f.lanes - dp * PANEL)
@@ -154,7 +154,7 @@ def to_dx(dV, dx, f, first, start, end, dp):
             lane += count
 
 
-@jit()
+@helper()
 def scatter(dx, patch, f, image, i, j, phase, c, lane, count):
     """dx += patch, for the channels from c of one phase."""
     n, s = f.n, f.s
@@ -171,7 +171,7 @@ def scatter(dx, patch, f, image, i, j, phase, c, lane, count):
                     dx[image, y, xx, c0 + k] += patch[v, u, l0 + k]
 
 
-@jit()
+@helper()
 def zero_lanes(dx, image, f, dp):
     """The pixels of an image that panel dp adds to."""
     s, lane = f.s, 0
@@ -185,7 +185,7 @@ def zero_lanes(dx, image, f, dp):
         lane += count
 
 
-@jit()
+@helper()
 def to_y(M, bias, low, y, f, first, start, end, kp0, kp1):
     """y (N, OH, OW, filters) = max(low, A^T M A + bias), panels kp0..kp1 - 1."""
     m, n = f.m, f.n
@@ -212,7 +212,7 @@ def to_y(M, bias, low, y, f, first, start, end, kp0, kp1):
                     y[image, m * i + u, m * j + v, np.uintp(k0) + k] = number
 
 
-@jit()
+@helper()
 def to_m(dy, y, low, M, sums, f, first, start, end, kp0, kp1):
     """Panels of dM = A dy A^T; dy counts where y > low, and is added to sums (KP, PANEL)."""
     m, n = f.m, f.n
@@ -248,7 +248,7 @@ def to_m(dy, y, low, M, sums, f, first, start, end, kp0, kp1):
 # ---------------------------------------------------------------- products at a point
 
 
-@jit()
+@helper()
 def product(V, U, M, f, q, kp, tiles):
     """Panel kp of M = V U at point q."""
     s, n, T, each = f.phases, f.n, V.shape[2], f.DP // (f.phases * f.phases)
@@ -266,7 +266,7 @@ def product(V, U, M, f, q, kp, tiles):
                M[q, kp].ctypes.data, PANEL, py, 0, ZERO)  # fmt: skip
 
 
-@jit()
+@helper()
 def add_for_u(V, M, dU, f, q, kp, tiles, more):
     """Panel kp of dU (+)= V^T dM at point q."""
     each = f.DP // (f.phases * f.phases)
@@ -277,7 +277,7 @@ def add_for_u(V, M, dU, f, q, kp, tiles, more):
                    M[q, kp].ctypes.data, PANEL, to, PANEL, more, 0, ZERO)  # fmt: skip
 
 
-@jit()
+@helper()
 def for_v(M, UT, dV, f, q, dp, tiles):
     """Panel dp of dV = dM U^T at point q; zero where a phase has no product."""
     each = f.DP // (f.phases * f.phases)
@@ -288,7 +288,7 @@ def for_v(M, UT, dV, f, q, dp, tiles):
         dV[q, dp] = ZERO
 
 
-@jit()
+@helper()
 def there(q, phase, n, s, full):
     """Whether a phase has a product at point q."""
     return (q // n < n - 1 or phase // s < full) and (q % n < n - 1 or phase % s < full)

@@ -21,7 +21,7 @@ ImageNet files of cuda-convnet say. Nothing is rounded and nothing ties.
 import numpy as np
 from numba import prange
 
-from convnet.kernel import jit, kernel
+from convnet.kernel import helper, kernel
 from convnet.layer import flag, key
 from layers._lrn import Response, powers
 
@@ -48,7 +48,7 @@ class Cmrnorm(Response):
         return self.respond(run, x, cmrnorm, cmrnorm_back, self.size, *window)
 
 
-@jit()
+@helper()
 def window_sums(padded, size, blocked, before, total):
     """total[c] = sum over the window of map c. padded[c + before] is map c, 0 beyond them.
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from numba import prange
 
-from convnet.kernel import jit, kernel
+from convnet.kernel import helper, kernel
 from convnet.layer import Layer, key, nearest
 
 
@@ -204,7 +204,7 @@ def pointwise_back(kept, dy, dx, kind, a, b):
         dx[i] = dy[i] * slope(kind, kept[i], kept[i], a, b, one)
 
 
-@jit()
+@helper()
 def value(kind, x, a, b, one):
     """The value column of the TABLE; `one` has the dtype of x, as every constant must."""
     if kind == LOGISTIC:
@@ -228,7 +228,7 @@ def value(kind, x, a, b, one):
     return x - a * math.tanh(x / a)
 
 
-@jit()
+@helper()
 def slope(kind, x, y, a, b, one):
     """The slope column of the TABLE."""
     if kind == LOGISTIC:
