@@ -197,7 +197,7 @@ def text(results: dict) -> str:
             ", ".join(["Python " + where["python"], *found["versions"]]),
             f"$ {found['command']}",
         ]
-    return "\n".join(f"    {line}".rstrip() for line in lines)
+    return "\n".join(f"    {line}" if line else "" for line in lines)
 
 
 def amount(figure: float, unit: str) -> str:

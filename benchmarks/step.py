@@ -27,6 +27,7 @@ from convnet.bench import step_seconds
 from convnet.engine import engine_class
 from convnet.job import Job
 from convnet.process import Process
+from convnet.summary import columns
 
 SIDE = 4096  # of the matrices whose product is the measure
 
@@ -80,7 +81,7 @@ def case(job: Job, engines: list[str], rounds: int) -> dict:
     products: list[float] = []
     with Process("NumPy", Product, job.threads, {}) as product:
         found = bench.measure(
-            engines, job, rounds, print, lambda: products.append(product("seconds"))
+            engines, job, rounds, benchtable.say, lambda: products.append(product("seconds"))
         )
     sgemm = 2 * SIDE**3 / median(products)
     work = found.get("ours", {}).get("work", [])
@@ -106,7 +107,7 @@ def tell(found: dict) -> None:
         direct = f"{bound['direct'] / t:.0%}" if bound["direct"] else ""
         peak = f"{engine['peak'] / 1e6:.0f}"
         rows.append([engine["title"], f"{1e3 * t:.1f}", f"{cases / t:.1f}", direct, done, peak])
-    print("\n".join(benchtable.columns(rows, [0])))
+    print("\n".join(columns(rows, [0])))
     for name, engine in found["engines"].items():
         if engine["trials"]:
             trials = ", ".join(f"{k} {1e3 * t:.0f} ms" for k, t in engine["trials"].items())

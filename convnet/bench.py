@@ -144,12 +144,14 @@ def measure(
     with contextlib.ExitStack() as stack:
         workers = {}
         for name in engines:
+            title = engine_class(name).title
+            say(f"{title}: kernels are compiled, memory is taken")
             setting, trials = best(name, job)
             workers[name] = worker = stack.enter_context(start(name, job, setting))
-            title, version, warm = engine_class(name).title, worker("version"), worker("warm")
+            version, warm = worker("version"), worker("warm")
             found[name] = {"title": title, "version": version, "setting": setting,
                            "trials": trials, "warm": warm, "rounds": []}  # fmt: skip
-            say(f"{title} ({version}): compiled and warmed up in {warm:.1f} s, not counted below")
+            say(f"{version}: warmed up in {warm:.1f} s, which do not count below")
         if job.mode == "infer":
             agree(workers, found)
         for _ in range(rounds):

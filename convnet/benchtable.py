@@ -25,7 +25,7 @@ def bench_net(args) -> int:
     print(where_line())
     print(job_line(job, graph))
     engines = ["ours", args.compare] if args.compare else ["ours"]
-    found = bench.measure(engines, job, args.rounds, print)
+    found = bench.measure(engines, job, args.rounds, say)
     print()
     print(layers_table(found["ours"], job.batch))
     if args.compare:
@@ -60,6 +60,11 @@ def _checked(args) -> tuple[Job, Graph]:
     check_engines([args.compare] if args.compare else [], f"--compare={args.compare}")
     job = job_of(args, args.mode, args.batch, args.device)
     return job, job.graph()
+
+
+def say(text: str) -> None:
+    """A line at once, also into a pipe: what follows may take a minute."""
+    print(text, flush=True)
 
 
 def check_engines(names: list[str], option: str) -> None:
@@ -112,7 +117,7 @@ def layers_table(ours: dict, cases: int) -> str:
     for name in ours["rounds"][0]["parts"]:
         rows.append([name, *_part(part_seconds(ours, name), step), *[""] * 7])
     rows.append(["the rest", *_part(rest_seconds(ours), step), *[""] * 7])
-    lines = [line.rstrip() for line in columns([HEAD, *rows], LEFT)]
+    lines = columns([HEAD, *rows], LEFT)
     flops = sum(sum(w["flops"]) for w in ours["work"])
     total = (
         f"total {_ms(step)} ms, {cases / step:.1f} images/s, {flops / step / 1e9:.0f} GFLOP/s; "

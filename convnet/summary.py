@@ -65,14 +65,14 @@ def table(graph: Graph, minibatch: int = 0) -> str:
     if minibatch:
         text += f", about {bytes_of(memory(graph, minibatch))} to train {minibatch} at a time"
     lines = [lines[0], rule, *lines[1:-1], rule, lines[-1], text]
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(lines)
 
 
 def columns(rows: list[list[str]], left: Iterable[int]) -> list[str]:
-    """Lines of equal length, columns under each other: those of text to the left, numbers right."""
+    """Lines, columns under each other: those of text to the left, numbers to the right."""
     widths, left = [max(map(len, column)) for column in zip(*rows)], {*left}
     sides = [str.ljust if i in left else str.rjust for i in range(len(widths))]
-    return ["  ".join(f(c, w) for f, c, w in zip(sides, row, widths)) for row in rows]
+    return ["  ".join(f(c, w) for f, c, w in zip(sides, row, widths)).rstrip() for row in rows]
 
 
 def _weights(graph: Graph, layer: Layer) -> str:
