@@ -51,11 +51,12 @@ def transposed(matrix: list) -> list:
     return [list(column) for column in zip(*matrix)]
 
 
-def transforms(of):
+def transforms(of, halves=(0, LANES)):
     """out[i] = sum over j of matrix[i][j] in[j], as a function that Numba can call.
 
     of(m, r) is the matrix; the number of a kind says which. It takes addresses: in[j] are the PANEL
-    floats at src + j * from_step, out[i] at dst + i * to_step.
+    floats at src + j * from_step, out[i] at dst + i * to_step. halves: where those of the PANEL
+    begin that are worked on.
     """
 
     @intrinsic
@@ -71,7 +72,7 @@ def transforms(of):
                     block = builder.append_basic_block(f"F{m}{r}")
                     written.append((matrix, block))
                     builder.position_at_end(block)
-                    write(e, matrix, src, from_step, dst, to_step)
+                    write(e, halves, matrix, src, from_step, dst, to_step)
                     builder.branch(end)
                 choice.add_case(I64(number), block)
             builder.position_at_end(end)
@@ -82,9 +83,9 @@ def transforms(of):
     return apply
 
 
-def write(e: Vectors, matrix: list, src, from_step, dst, to_step) -> None:
+def write(e: Vectors, halves, matrix: list, src, from_step, dst, to_step) -> None:
     """The code of one matrix."""
-    for half in (0, LANES):
+    for half in halves:
         at, xs = e.plus(src, half), []
         for _ in matrix[0]:
             xs.append(e.load(at))
@@ -130,6 +131,7 @@ def opposite(rows: list) -> list[tuple[int, int]]:
 _at = transforms(lambda m, r: matrices(m, r)[0])
 _a = transforms(lambda m, r: transposed(matrices(m, r)[0]))
 _bt = transforms(lambda m, r: matrices(m, r)[1])
+_half_bt = transforms(lambda m, r: matrices(m, r)[1], halves=(0,))
 _b = transforms(lambda m, r: transposed(matrices(m, r)[1]))
 _g = transforms(lambda m, r: matrices(m, r)[2])
 _gt = transforms(lambda m, r: transposed(matrices(m, r)[2]))
@@ -152,6 +154,12 @@ def a(kind, src, from_step, dst, to_step):
 def bt(kind, src, from_step, dst, to_step):
     """B^T: n pixels -> their values at n points."""
     _bt(kind, src, from_step, dst, to_step)
+
+
+@helper()
+def half_bt(kind, src, from_step, dst, to_step):
+    """bt of the first half of a panel, where the other holds nothing."""
+    _half_bt(kind, src, from_step, dst, to_step)
 
 
 @helper()

@@ -12,7 +12,8 @@ import numpy as np
 
 from convnet.kernel import helper
 from layers._tile import PANEL, add, column, panelwise
-from layers._transforms import KINDS, a, at, b, bt
+from layers._transforms import KINDS, a, at, b, bt, half_bt
+from layers._vector import LANES
 
 ZERO = np.float32(0)
 settle = panelwise(lambda e, y, v, bias, low: e.at_least(low, e.ir.fadd(v, bias)), 3)
@@ -96,11 +97,17 @@ def to_v(x, V, f, first, start, end, dp):
         else:
             gather(x, patch, f, image, i, j, dp)
             src, down, right = patch.ctypes.data, n * PANEL, PANEL
+        to = V.ctypes.data + 4 * (dp * V.shape[2] + t) * PANEL
+        if f.lanes <= LANES:
+            for q in range(n):
+                half_bt(f.kind, src + 4 * q * right, down, place(half, q, 1), n * PANEL)
+            for q in range(n):
+                half_bt(f.kind, place(half, q, n), PANEL, to + 4 * q * n * to_point, to_point)
+            continue
         for q in range(n):
             bt(f.kind, src + 4 * q * right, down, place(half, q, 1), n * PANEL)
         for q in range(n):
-            to = V.ctypes.data + 4 * (q * n * to_point + (dp * V.shape[2] + t) * PANEL)
-            bt(f.kind, place(half, q, n), PANEL, to, to_point)
+            bt(f.kind, place(half, q, n), PANEL, to + 4 * q * n * to_point, to_point)
 
 
 @helper()
@@ -116,21 +123,23 @@ def gather(x, patch, f, image, i, j, dp):
 
     Lanes that hold no channel are left as they are.
     """
-    n, s, lane = f.n, f.s, 0
+    n, s, lane, flat, out = f.n, f.s, 0, x.reshape(-1), patch.reshape(-1)
     while lane < min(PANEL, f.lanes - dp * PANEL):
         phase, c, count = run_of(f, dp, lane)
         y0, x0 = s * f.m * i + phase // s - f.p, s * f.m * j + phase % s - f.p
-        l0, c0, L = np.uintp(lane), np.uintp(f.c0 + c), np.uintp(count)
+        L = np.uintp(count)
         for v in range(n):
-            y = y0 + s * v
+            row = (image * f.H + y0 + s * v) * f.W
+            there = 0 <= y0 + s * v < f.H
             for u in range(n):
-                xx = x0 + s * u
-                if 0 <= y < f.H and 0 <= xx < f.W:
+                to = np.uintp((v * n + u) * PANEL + lane)
+                if there and 0 <= x0 + s * u < f.W:
+                    src = np.uintp((row + x0 + s * u) * f.channels + f.c0 + c)
                     for k in range(L):
-                        patch[v, u, l0 + k] = x[image, y, xx, c0 + k]
+                        out[to + k] = flat[src + k]
                 else:
                     for k in range(L):
-                        patch[v, u, l0 + k] = ZERO
+                        out[to + k] = ZERO
         lane += count
 
 
