@@ -10,16 +10,21 @@ it in both passes and without a*b+c in one rounding. With e = dz z / D the rest 
     dx = dz / D^beta - 2 beta a x * sum of e over the pixels whose window holds the pixel
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from llvmlite import ir
 from numba import get_num_threads, prange
+from numba.core import types
+from numba.extending import intrinsic
 
 from convnet.kernel import cpu_kernel, helper
 from layers._tile import PANEL, copy, panelwise
+from layers._vector import I32, LANES, VECTOR, Vectors
 
-ZERO, ONE, QUARTER, FIVE_FOURTHS = (np.float32(v) for v in (0, 1, 0.25, 1.25))
-MAGIC = np.uint32(0x4F586000)
+ZERO, ONE = np.float32(0), np.float32(1)
+MAGIC = 0x4F586000  # less a quarter of the bits of a float: nearly those of its -1/4th power
 largest = panelwise(lambda e, best, a, b, c: e.larger(e.larger(a, b), c), 3)
 larger = panelwise(lambda e, best, v: e.larger(best, v))
 route = panelwise(lambda e, dz, z, y, dy: e.ir.fadd(dz, e.where_equal(z, y, dy)), 3)
@@ -39,13 +44,56 @@ class Shape(NamedTuple):
     start: int
 
 
-@helper(fastmath=False)
-def responses(x, image, r, f, k, a, beta, squares, z, share, inverse):
-    """Row r of an image: z = x * share, share = D^-beta, inverse = 1 / D; flat, W * C numbers.
+def quarters(keep: bool):
+    """The responses of PANEL numbers for D^-0.75, as a function that Numba can call.
 
-    squares: (W + size - 1) * C numbers, zeros at both ends.
+    It takes addresses of z, share, inverse, where D's numbers begin, of x, and C, k and a. D^-1/4
+    begins as a guess from the bits of D, which are nearly its logarithm, 3 % off; each of Newton's
+    steps squares the error: 0.03 ... 3e-8.
     """
-    C, n, size = np.uintp(f.C), np.uintp(f.W * f.C), np.uintp(f.size)
+
+    @intrinsic
+    def apply(context, z, share, inverse, squares, x, C, k, a):
+        def generate(context, builder, signature, arguments):
+            z, share, inverse, squares, x, C, k, a = arguments
+            e, bits = Vectors(builder), ir.VectorType(I32, LANES)
+            whole = partial(ir.Constant, bits)
+            for half in (0, LANES):
+                at = e.plus(squares, half)
+                total = e.load(at)
+                for _ in range(2):
+                    at = e.plus(at, C)
+                    total = builder.fadd(total, e.load(at))
+                D = e.fma(e.spread(a), total, e.spread(k))
+                log = builder.lshr(builder.bitcast(D, bits), whole([2] * LANES))
+                root = builder.bitcast(builder.sub(whole([MAGIC] * LANES), log), VECTOR)
+                D = builder.fmul(D, e.all(-0.25))
+                for _ in range(3):
+                    square = builder.fmul(root, root)
+                    root = builder.fmul(root, e.fma(builder.fmul(D, square), square, e.all(1.25)))
+                square = builder.fmul(root, root)
+                factor = builder.fmul(square, root)
+                e.store(builder.fmul(e.load(e.plus(x, half)), factor), e.plus(z, half))
+                if keep:
+                    e.store(factor, e.plus(share, half))
+                    e.store(builder.fmul(square, square), e.plus(inverse, half))
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 6, types.float32, types.float32), generate
+
+    return apply
+
+
+z_alone, z_and_shares = quarters(False), quarters(True)
+
+
+@helper(fastmath=False)
+def responses(x, image, r, f, k, a, beta, squares, z, share, inverse, keep):
+    """Row r of an image: z = x * share and, to be kept, share = D^-beta, inverse = 1 / D.
+
+    All flat, W * C numbers; squares: (W + size - 1) * C numbers, zeros at both ends.
+    """
+    C, n = np.uintp(f.C), np.uintp(f.W * f.C)
     middle = np.uintp(f.size // 2 * f.C)
     first, last = max(r - f.size // 2, 0), min(r - f.size // 2 + f.size, f.H)
     at = np.uintp((image * f.H + first) * f.W * f.C)
@@ -61,42 +109,32 @@ def responses(x, image, r, f, k, a, beta, squares, z, share, inverse):
             at = np.uintp((image * f.H + row) * f.W * f.C)
             for i in range(n):
                 squares[middle + i] += x[at + i] * x[at + i]
-    if size == 3:
-        for i in range(n):
-            share[i] = k + a * (squares[i] + squares[i + C] + squares[i + C + C])
-    else:
-        for i in range(n):
-            share[i] = squares[i]
-        for s in range(np.uintp(1), size):
-            for i in range(n):
-                share[i] += squares[i + s * C]
-        for i in range(n):
-            share[i] = k + a * share[i]
-    at = np.uintp((image * f.H + r) * f.W * f.C)
-    if beta == np.float32(0.75):
-        fourth_roots(share, inverse)
-        for i in range(n):
-            D, root = share[i], inverse[i]
-            for _ in range(3):  # Newton's steps to D^-1/4, each squares the error: 0.03 ... 3e-8
-                square = root * root
-                root *= FIVE_FOURTHS - QUARTER * D * square * square
-            square = root * root
-            share[i] = square * root
-            inverse[i] = square * square
-            z[i] = x[at + i] * share[i]
-    else:
-        for i in range(n):
-            inverse[i] = ONE / share[i]
-            share[i] = share[i] ** -beta
-            z[i] = x[at + i] * share[i]
+    at, begin = np.uintp((image * f.H + r) * f.W * f.C), np.uintp(0)
+    if f.size == 3 and beta == np.float32(0.75):
+        begin = n // np.uintp(PANEL) * np.uintp(PANEL)
+        for i in range(0, begin, PANEL):
+            off, src = 4 * i, x.ctypes.data + 4 * (at + i)
+            to, near = z.ctypes.data + off, squares.ctypes.data + off
+            if keep:
+                rest = share.ctypes.data + off, inverse.ctypes.data + off
+                z_and_shares(to, rest[0], rest[1], near, src, f.C, k, a)
+            else:
+                z_alone(to, 0, 0, near, src, f.C, k, a)
+    for i in range(begin, n):
+        share[i] = squares[i]
+    for s in range(np.uintp(1), np.uintp(f.size)):
+        for i in range(begin, n):
+            share[i] += squares[i + s * C]
+    for i in range(begin, n):
+        D = k + a * share[i]
+        inverse[i], share[i] = ONE / D, power(D, beta)
+        z[i] = x[at + i] * share[i]
 
 
-@helper()
-def fourth_roots(D, root):
-    """root = D^-1/4, to 3 %: the bits of a float are nearly its logarithm."""
-    bits, guess = D.view(np.uint32), root.view(np.uint32)
-    for i in range(np.uintp(D.size)):
-        guess[i] = MAGIC - (bits[i] >> np.uint32(2))
+@helper(fastmath=False)
+def power(D, beta):
+    """D^-beta."""
+    return ONE / (np.sqrt(D) * np.sqrt(np.sqrt(D))) if beta == np.float32(0.75) else D**-beta
 
 
 @helper()
@@ -153,7 +191,7 @@ def lrn_pool(x, y, k, a, beta, f, rows):
         share, inverse = np.empty(f.W * f.C, np.float32), np.empty(f.W * f.C, np.float32)
         end = min((o1 - 1) * f.stride + f.start + f.sizeX, f.H)
         for r in range(max(o0 * f.stride + f.start, 0), end):
-            responses(xs, image, r, f, k, a, beta, squares, z, share, inverse)
+            responses(xs, image, r, f, k, a, beta, squares, z, share, inverse, False)
             for q in range(f.OW):
                 left = max(q * f.stride + f.start, 0)
                 right = min(q * f.stride + f.start + f.sizeX, f.W)
@@ -189,7 +227,7 @@ def lrn_pool_back(x, y, dy, dx, k, a, beta, f, rows):
         for r in range(max(r0 - before, 0), min(r1 + after, f.H + after)):
             ring = r % size
             if r < f.H:
-                responses(xs, image, r, f, k, a, beta, squares, z, share, inverse)
+                responses(xs, image, r, f, k, a, beta, squares, z, share, inverse, True)
                 for i in range(n):
                     dz[i] = ZERO
                 first, last = windows(r, f)

@@ -54,6 +54,10 @@ class Vectors:
         first = self.ir.insert_element(some, number, I32(0))
         return self.ir.shuffle_vector(first, some, ir.Constant(ir.VectorType(I32, LANES), None))
 
+    def all(self, number: float):
+        """A vector that holds this constant in all lanes."""
+        return ir.Constant(VECTOR, [number] * LANES)
+
     def fma(self, a, b, c):
         """a * b + c."""
         return self.ir.call(self._fma, [a, b, c])
@@ -88,7 +92,7 @@ class Vectors:
         for weight, vector in sorted(
             ((w, v) for w, v in zip(weights, vectors) if w), key=lambda pair: abs(pair[0]) != 1
         ):
-            number = ir.Constant(VECTOR, [float(weight)] * LANES)
+            number = self.all(float(weight))
             if total is None:
                 total = vector if weight == 1 else self.ir.fmul(number, vector)
             elif abs(weight) == 1:

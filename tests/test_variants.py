@@ -20,6 +20,7 @@ from convnet.layer import Run, Variant
 from convnet.sgd import Sgd
 from layers import _dense, _tile, _transforms, _winograd
 from tests import contract
+from tests.layers import test_lrn_pool
 
 RELU = SimpleNamespace(type="neuron", neuron=("relu", 0.0, 0.0))
 CONV = """
@@ -260,6 +261,10 @@ def on_this_cpu():
             passes(case, False, 5, RELU if name == "conv" else None),
         )
         found[line] = max(gaps(fast, plain).values())
+    rnorm, pool, shape = test_lrn_pool.both("13x11x33 size=3 scale=2 | sizeX=3 stride=2")
+    given = rnorm, pool, *test_lrn_pool.data(shape, 2, pool)
+    for got, wanted in zip(test_lrn_pool.fused(*given), test_lrn_pool.plain(*given)):
+        found[len(found)] = test_lrn_pool.off(got, wanted)  # 0, but for numbers nearly equal
     print(_tile.LANES, _tile.ROWS, max(found.values()))
 
 
