@@ -26,8 +26,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from engines import ENGINES, cores
 
+from convnet.engine import Ours
+from convnet.machine import commit, cores
 from convnet.providers import DataOptions, provider_class
 from convnet.source import Source
 
@@ -66,7 +67,7 @@ def train(args, seed: int, devices=DEVICES) -> dict[str, dict]:
     size, channels = source.image_size()
     with provider_class(kind)(args.data_path, size, channels, DataOptions(seed=seed)) as data:
         graph = source.graph({0: (data.size, data.size, data.channels)}, len(data.classes))
-        engines = [ENGINES["ours"](Net(graph, name, seed), args.threads) for name in devices]
+        engines = [Ours(Net(graph, name, seed), args.threads) for name in devices]
         losses = [
             [engine.train(batch.images, batch.labels, step / args.steps) for engine in engines]
             for step, batch in enumerate(first_batches(data, args.minibatch, args.steps))
@@ -149,7 +150,8 @@ def main() -> int:
         ends = ", ".join(f"{name} {run['error']:.2%}" for name, run in runs[-1].items())
         print(f"seed {seed}: test error {ends}", file=sys.stderr)
     rows = table(runs, args.windows)
-    print(f"{args.layer_def}, {args.data_path or 'digits'}, {args.steps} steps of {args.minibatch}")
+    data = args.data_path or "digits"
+    print(f"{args.layer_def}, {data}, {args.steps} steps of {args.minibatch}; commit {commit()}")
     same = tell(rows, args.seeds)
     if args.json:
         figures = {"arguments": vars(args), "table": rows, "same": same, "runs": runs}

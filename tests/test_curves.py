@@ -67,14 +67,13 @@ def test_kernels_that_are_wrong_are_told(curves, tmp_path, capsys, monkeypatch):
     """The curve of a device that sees all images at an eighth of their contrast is another one."""
     args = arguments(curves, "--steps=60", "--seeds=2", f"--json={tmp_path}/found.json")
     monkeypatch.setattr(curves, "arguments", lambda: args)
-    honest = curves.ENGINES["ours"]
 
-    class Pale(honest):
+    class Pale(curves.Ours):
         def train(self, images, *rest):
             share = 8 if self.net.device.name == "cpu" else 1
             return super().train(images / np.float32(share), *rest)
 
-    monkeypatch.setitem(curves.ENGINES, "ours", Pale)
+    monkeypatch.setattr(curves, "Ours", Pale)
     assert curves.main() == 1
     verdict = capsys.readouterr().out.splitlines()[-1]
     assert verdict.startswith("different: ") and "steps 46-60" in verdict
