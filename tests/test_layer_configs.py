@@ -27,7 +27,7 @@ VGG16 = """
 # where it prints 36, from which conv2 with the padding that the authors' offset needs makes 17.
 OVERFEAT7 = """
     conv1 109x109x96  pool1 37x37x96  conv2 35x35x256  pool2 18x18x256
-    conv3 18x18x512   conv4 18x18x512 conv5 18x18x512  conv6 18x18x512  conv7 18x18x512
+    conv3 18x18x512   conv4 18x18x512  conv5 18x18x512  conv6 18x18x512  conv7 18x18x512
     pool3x3 3x3x512   pool2x2 2x2x512 pool1x1 1x1x512
     fc6 1x1x4096      fc7 1x1x4096    fc8 1x1x1000
 """
@@ -109,7 +109,7 @@ def test_training(name):
     net = Net(source(name, *few).graph({}, 10), seed=1)
     rng, sgd, losses = np.random.default_rng(0), Sgd(net), []
     images = rng.normal(0, 60, (2, *net.graph.shapes["data"])).astype(np.float32)
-    for _ in range(15):
+    for _ in range(30):
         outs, tape = net.fprop(net.feed(images, np.array([3, 7])), ["logprob"], train=True)
         gradients = net.bprop(tape, net.cost_gradients(outs), lazy=True)
         assert not sgd.first_not_finite(gradients)
