@@ -35,7 +35,8 @@ PARTS = {
     "trunk": f"{STEP}{ALL} --mode=infer --batch=1 --upto=conv5 --size=688x917",
     "overfeat7": f"{STEP}{BOTH} --mode=train --batch=16 "
     "--layer-def=layer_configs/overfeat7_spp.cfg",
-    "vgg16": f"{STEP}{BOTH} --mode=train --batch=16 --layer-def=layer_configs/vgg16.cfg",
+    "vgg16": f"{STEP}{BOTH} --mode=train --batch=16 --layer-def=layer_configs/vgg16.cfg "
+    "--set=DEFAULT.epsW=0.0001 --set=DEFAULT.epsB=0.0001",  # noise makes it diverge otherwise
     "cifar10": f"{STEP}{BOTH} --mode=train --batch=128 --layer-def=layer_configs/cifar10.cfg "
     "--classes=10",
     "start": "benchmarks/start.py",

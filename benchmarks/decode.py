@@ -31,8 +31,9 @@ from statistics import median
 
 import numpy as np
 from PIL import Image, ImageDraw
-from step import machine
 from torch_views import S, opened, pipelines
+
+from convnet import machine
 
 SUFFIXES = ".jpg", ".jpeg"
 NAMES = {"ours": "convnet", "rrc": "RandomResizedCrop(224)", "decode": "Pillow's decoding alone",
@@ -148,7 +149,7 @@ def measure(args) -> dict:
         "ours": found["ours"], "peer": theirs, "ratio": found["ours"] / theirs,
         "unit": "views/s on one core", "rows": found, "turns": rates, "peers": version,
         "images": len(paths), "bytes": size, "pillow": Image.__version__,
-        "machine": machine(), "commit": machine()["commit"],
+        "machine": machine.describe(), "commit": machine.commit(),
         "command": " ".join(["python", *sys.argv]),
     }  # fmt: skip
 
@@ -159,7 +160,7 @@ def main() -> None:
     figures = measure(args)
     where = figures["machine"]
     print(f"{where['cpu']}, {where['system']}, Python {platform.python_version()}")
-    print(f"Pillow {figures['pillow']}; {figures['peers']}; commit {where['commit']}")
+    print(f"Pillow {figures['pillow']}; {figures['peers']}; commit {figures['commit']}")
     print(figures["command"])
     print(f"{figures['images']} JPEG files, {figures['bytes'] / 1e3:.0f} kB each in the mean; "
           f"{args.rounds} rounds\n")  # fmt: skip

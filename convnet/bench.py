@@ -25,6 +25,7 @@ from convnet.process import Process
 from convnet.work import work
 
 AGREE = 1e-3  # of the largest number: how far the outputs of two engines may be apart
+SETTLE = 0.5  # seconds
 STEPS = 3  # of a trial of a setting, and while memory is watched
 
 
@@ -60,7 +61,15 @@ class Worker:
         return time.perf_counter() - start
 
     def round(self) -> dict:
-        """Seconds of a step, of its parts, and of [first layer, last layer, way]; means."""
+        """Seconds of a step, of its parts, and of [first layer, last layer, way]; means.
+
+        Unless --seconds=0 it begins with a pause and a step that do not count: the system has put
+        away what the engine before let go, and caches, memory and threads are as in the middle of
+        a training.
+        """
+        if self.job.seconds:
+            time.sleep(SETTLE)
+            self.once()
         clock, steps, start = Clock(self.wait), 0, time.perf_counter()
         self.engine.watch(clock)
         while not steps or time.perf_counter() - start < self.job.seconds:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import subprocess
 import sys
 
 import numpy as np
@@ -266,3 +267,15 @@ def test_rows_belong_to_parts(everything):
     assert {row.part for row in module.TABLE} == {*module.PARTS}
     text = (ROOT / "docs" / "performance.md").read_text()
     assert all(mark in text for mark in module.MARKS)
+
+
+def test_decode_runs(tmp_path):
+    """benchmarks/decode.py, also where PyTorch is not installed."""
+    out = tmp_path / "decode.json"
+    argv = ["--images=4", "--batch=2", "--rounds=1", f"--json={out}"]
+    code = [sys.executable, str(ROOT / "benchmarks" / "decode.py"), *argv]
+    done = subprocess.run(code, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(out.read_text())
+    assert min(figures["ours"], figures["peer"]) > 0
+    assert figures["ratio"] == figures["ours"] / figures["peer"]
