@@ -116,11 +116,13 @@ def test_default_workers():
 
 
 SCRIPT = """
+import signal
 import time
 from convnet.loader import Loader
 from tests.test_loader import SHAPE, pieces, slow
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & has it ignored
     with Loader(slow, SHAPE, 2) as loader:
         run = loader.run(pieces(10_000))
         next(run)
