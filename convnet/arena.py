@@ -93,10 +93,15 @@ class Arena:
 
     def _grow(self, size: int) -> Hole:
         """A new chunk."""
-        size = max(size, self.taken, CHUNK)
-        memory = np.empty(size + LINE, np.uint8)
+        for asked in (max(size, self.taken, CHUNK), size):
+            try:
+                memory = np.empty(asked + LINE, np.uint8)
+                break
+            except MemoryError:  # where addresses are short, as little as will do
+                if asked == size:
+                    raise
         number = max(self.chunks, default=0) + 1
-        whole = Hole(number, -(-memory.ctypes.data // LINE) * LINE, size)
+        whole = Hole(number, -(-memory.ctypes.data // LINE) * LINE, asked)
         self.chunks[number] = memory, whole
         return whole
 

@@ -52,7 +52,8 @@ class Cpu:
         """Wait until everything asked for is computed; on a CPU it always is."""
 
     def trim(self) -> None:
-        """Give memory that is not in use back to the system."""
+        """Give memory that is not in use back to the system, and what can be made again."""
+        self.prepared.clear()
         self.arena.trim()
 
 

@@ -167,7 +167,7 @@ class Net:
 
         Returns their arrays by name and, in training, the tape that bprop takes back.
         """
-        want = set(want)
+        want, given = set(want), {name: self._taken(name, x) for name, x in given.items()}
         order = self._order(given, want)
         shapes = {name: tuple(x.shape[1:]) for name, x in given.items()}
         self.graph.shapes_at(shapes, [l.name for l in order])
@@ -198,6 +198,15 @@ class Net:
                 if not uses[name]:
                     del acts[name]
         return out, tape
+
+    def _taken(self, name: str, x):
+        """An array for a layer as kernels take it: C-contiguous, and of floats but for labels."""
+        feeds = self.graph.feeds
+        if x.dtype.kind != "f" and (name == feeds[0] or name not in feeds.values()):
+            raise ValueError(f"layer {name!r} takes float32 or float64 numbers, not {x.dtype}")
+        if not len(x):
+            raise ValueError(f"layer {name!r} is given no case")
+        return self.device.array(x)
 
     def watched(self, first: str, last: str, way: str):
         """What times a pass through the layers first..last, if anybody watches."""

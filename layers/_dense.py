@@ -209,9 +209,13 @@ class Outer:
         return dW
 
     def finite(self) -> bool:
-        """Whether no square of a number of dW can be infinite or NaN."""
+        """Whether the square of no number of dW is infinite or NaN."""
         most = np.float64(abs(self.x).max()) * abs(self.dy).max() * len(self.x)
-        return bool(most**2 < np.finfo(np.float32).max)
+        if most**2 < np.finfo(np.float32).max:
+            return True  # as no number can be larger
+        dW = self.array().reshape(-1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return bool(np.isfinite(np.dot(dW, dW)))
 
     def update(self, W, inc, mom: float, eps: float, wc: float, share: float) -> None:
         """One step of W and its momentum."""

@@ -100,8 +100,9 @@ def pack_turned(w, packed, k0, K, r, s, qy, qx):
 @helper()
 def window(x, y, low, masked, image, y0, f, rows, columns, buffer):
     """Rows from y0, columns from -px of the channels from c0; zeros around, and where y <= low."""
-    before, after = min(f.px, columns), max(0, columns - f.px - f.W)
-    inside = columns - before - after
+    before, skipped = min(max(f.px, 0), columns), max(-f.px, 0)
+    inside = max(0, min(columns - before, f.W - skipped))
+    after = columns - before - inside
     runs, length = (1, inside * f.C) if f.channels == f.C else (inside, f.C)  # side by side
     for i in range(rows):
         to = i * columns * f.C
@@ -110,7 +111,7 @@ def window(x, y, low, masked, image, y0, f, rows, columns, buffer):
             continue
         clear(buffer, to, before * f.C)
         to += before * f.C
-        at = ((image * f.H + y0 + i) * f.W + before - f.px) * f.channels + f.c0
+        at = ((image * f.H + y0 + i) * f.W + skipped) * f.channels + f.c0
         for _ in range(runs):
             bring(x, y, low, masked, at, length, buffer, to)
             at += f.channels

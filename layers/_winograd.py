@@ -311,7 +311,8 @@ class Winograd:
             return U
 
         prepared = run.device.prepared
-        key = id(w), self.name, self.f.k0
+        f = self.f
+        key = id(w), f.kind, f.F, f.s, f.C, f.k0, f.K  # all that U depends on
         if run.train:  # they change with every step
             prepared.pop(key, None)
             return make()

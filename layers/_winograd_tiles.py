@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from convnet.kernel import helper
-from layers._tile import PANEL, add, column, panelwise
+from layers._tile import PANEL, add, column, copy, panelwise
 from layers._transforms import KINDS, a, at, b, bt, half_bt
 from layers._vector import LANES
 
@@ -226,7 +226,7 @@ def to_m(dy, y, low, M, sums, f, first, start, end, kp0, kp1):
     """Panels of dM = A dy A^T; dy counts where y > low, and is added to sums (KP, PANEL)."""
     m, n = f.m, f.n
     d, half = np.empty((m, m, PANEL), np.float32), np.empty((n, m, PANEL), np.float32)
-    lows = np.full(PANEL, low)
+    lows, masked = np.full(PANEL, low), low > -np.inf  # without a relu a NaN must pass
     for z in range((end - start) * (kp1 - kp0)):
         t, kp = start + z // (kp1 - kp0), kp0 + z % (kp1 - kp0)
         image, i, j = tile_at(f, first + t)
@@ -238,13 +238,16 @@ def to_m(dy, y, low, M, sums, f, first, start, end, kp0, kp1):
                 pixel = (image * f.OH + m * i + u) * f.OW + m * j + v
                 if L == PANEL:
                     here, off = place(d, u * m + v, 1), 4 * (pixel * f.filters + k0)
-                    passed(here, dy.ctypes.data + off, y.ctypes.data + off, lows.ctypes.data)
+                    if masked:
+                        passed(here, dy.ctypes.data + off, y.ctypes.data + off, lows.ctypes.data)
+                    else:
+                        copy(here, dy.ctypes.data + off)
                     add(place(sums, kp, 1), here)
                     continue
                 for k in range(L):
                     number = dy[image, m * i + u, m * j + v, np.uintp(k0) + k]
-                    more = y[image, m * i + u, m * j + v, np.uintp(k0) + k] > low
-                    number = number if more else ZERO
+                    if masked and not y[image, m * i + u, m * j + v, np.uintp(k0) + k] > low:
+                        number = ZERO
                     d[u, v, k] = number
                     sums[kp, k] += number
         for q in range(m):

@@ -107,3 +107,17 @@ def test_threads_share_it():
     assert not wrong
     arena.trim()
     assert arena.taken == 0
+
+
+def test_where_memory_is_short_it_asks_for_less(monkeypatch):
+    arena, empty = Arena(), np.empty
+
+    def little(size, dtype):
+        if size > 2 * MB:
+            raise MemoryError
+        return empty(size, dtype)
+
+    monkeypatch.setattr(np, "empty", little)
+    assert block(arena, MB).nbytes == MB and arena.taken == MB
+    with pytest.raises(MemoryError):
+        block(arena, 4 * MB)

@@ -40,6 +40,11 @@ CONV = """
     12x12x16  filters=16 filterSize=4 stride=3 padding=1
     5x6x3     filters=8 filterSize=5 padding=4
     6x6x8     filters=12 filterSize=3 padding=1 modulesX=7
+    9x9x3     filters=8 filterSize=1 padding=1
+    9x9x3     filters=8 filterSize=2 padding=1 stride=2
+    10x9x5    filters=9 filterSize=3 padding=1 stride=3
+    11x12x3   filters=8 filterSize=5 padding=1 stride=5
+    6x5x4     filters=8 filterSize=2 padding=3
 """
 
 
@@ -70,6 +75,7 @@ def passes(case, fast, n=3, then=None, seed=0):
 
 def gaps(got, wanted):
     assert got.keys() == wanted.keys()
+    assert all(np.isfinite(got[k]).all() for k in wanted), "not finite"  # NaN hides in max()
     return {k: abs(got[k] - wanted[k]).max() / abs(wanted[k]).max() for k in wanted}
 
 
@@ -228,6 +234,99 @@ def test_prepared_weights_are_not_used_after_a_change():
     for got in (net, plain):
         got.out = got.fprop(given, [net.output])[0][net.output].copy()
     assert abs(net.out - plain.out).max() < 1e-4 * abs(plain.out).max()
+
+
+SHARE = """
+[data]
+type=data
+dataIdx=0
+imgSize=16
+channels=32
+
+[a]
+type=conv
+inputs=data
+filters=16
+filterSize=3
+padding=1
+groups=2
+
+[mid]
+type=conv
+inputs=data
+filters=16
+filterSize=1
+
+[b]
+type=conv
+inputs=mid
+filters=32
+filterSize=3
+padding=1
+weightSource=a
+
+[labels]
+type=data
+dataIdx=1
+
+[fc]
+type=fc
+inputs=a,b
+outputs=10
+
+[probs]
+type=softmax
+inputs=fc
+
+[logprob]
+type=cost.logreg
+inputs=labels,probs
+"""
+
+
+def test_prepared_weights_belong_to_a_shape(tmp_path):
+    """The same numbers, which one layer cuts in groups and the other does not."""
+    (tmp_path / "share.cfg").write_text(SHARE)
+    fast, plain = (Net.from_cfg(tmp_path / "share.cfg", device=d) for d in ("cpu", "cpu:plain"))
+    x = np.random.default_rng(0).normal(0, 1, (2, 16, 16, 32)).astype(np.float32)
+    for _ in range(2):
+        got, wanted = (net.fprop({"data": x}, ["a", "b"])[0] for net in (fast, plain))
+        assert max(gaps(got, wanted).values()) < 1e-4
+
+
+@pytest.mark.parametrize(
+    "x,why",
+    [
+        (np.zeros((2, 16, 16, 32), np.uint8), "takes float32 or float64 numbers, not uint8"),
+        (np.zeros((0, 16, 16, 32), np.float32), "is given no case"),
+    ],
+)
+def test_what_a_net_does_not_take(x, why, tmp_path):
+    (tmp_path / "share.cfg").write_text(SHARE)
+    with pytest.raises(ValueError, match=f"layer 'data' {why}"):
+        Net.from_cfg(tmp_path / "share.cfg").fprop({"data": x}, ["a"])
+
+
+def test_arrays_in_any_order(tmp_path):
+    (tmp_path / "share.cfg").write_text(SHARE)
+    net = Net.from_cfg(tmp_path / "share.cfg")
+    x = np.random.default_rng(0).normal(0, 1, (2, 16, 16, 32)).astype(np.float32)
+    wanted = net.fprop({"data": x}, ["b"])[0]["b"]
+    for other in (np.asfortranarray(x), np.repeat(x, 2, axis=2)[:, :, ::2]):
+        np.testing.assert_array_equal(net.fprop({"data": other}, ["b"])[0]["b"], wanted)
+
+
+def test_a_gradient_that_is_not_a_number_stays_one():
+    """Also of a layer without a relu behind it, where its output is no number."""
+    case = contract.build("conv", "13x13x64 filters=64 filterSize=3 padding=1")
+    xs, w = case.arrays(np.float32)
+    x = xs[0].copy()
+    x[1, 6, 6, 1] = np.nan
+    run = Run(contract.Poisoned(), True, 0, True)
+    y, bprop = case.layer.fprop(run, {k: v.copy() for k, v in w.items()}, x)
+    _, dw = bprop(np.ones_like(y), {"W0", "b"})
+    np.testing.assert_allclose(dw["b"], y.size // y.shape[3])
+    assert np.isnan(dw["W0"]).any()
 
 
 def test_what_is_not_finite_is_found_in_a_lazy_gradient():

@@ -76,7 +76,7 @@ def compare(net, layout, n, limit):
     found = other.gradients()
     assert found.keys() == dw.keys()
     gaps |= {"/".join(key): gap(dw[key], found[key]) for key in found}
-    wrong = {name: f"{g:.1e}" for name, g in gaps.items() if g > limit}
+    wrong = {name: f"{g:.1e}" for name, g in gaps.items() if not g <= limit}
     assert not wrong, f"of {len(gaps)} arrays more than {limit} off: {wrong}"
 
 
