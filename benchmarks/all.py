@@ -67,6 +67,13 @@ class Row(NamedTuple):
     reach: float | None = None
     less: bool = False
 
+    def verdict(self, figure: float) -> str:
+        """What a figure is next to what was asked for."""
+        sign = -1 if self.less else 1
+        if self.least is None or sign * figure < sign * self.least:
+            return "" if self.least is None else "missed"
+        return "reached" if sign * figure >= sign * self.reach else "met"
+
 
 def speed(figures: dict) -> Found:
     """How many times as fast as the faster of the others."""
@@ -126,7 +133,13 @@ TABLE = [
     Row(f"{ZF5}, a training step, batch 128", "train128", speed, least=4, reach=6),
     Row(f"{ZF5}, inference, 1 image", "infer1", speed, least=1.8, reach=2.5),
     Row(f"{ZF5}, inference, batch 32", "infer32", speed, least=2.2, reach=3.5),
-    Row(f"{ZF5}, up to conv5, a 688x917 image", "trunk", speed, least=2.5, reach=4),
+    Row(
+        f"{ZF5}, up to conv5, a 688x917 image",
+        "trunk",
+        speed,
+        least=2.5,
+        reach=4,
+    ),
     Row("Overfeat-7 with a pyramid, training, batch 16", "overfeat7", speed, least=2, reach=3),
     Row("VGG-16, training, batch 16", "vgg16", speed, least=2, reach=3),
     Row("cifar10.cfg, training, batch 128", "cifar10", speed, least=2, reach=3),
@@ -208,12 +221,13 @@ def measure(part: str, rounds: int) -> dict | None:
 
 def text(results: dict) -> str:
     """The table, and where its figures come from."""
-    rows = [["", "at least", "reach for", "measured", "ours", "theirs"]]
+    rows = [["", "at least", "reach for", "measured", "", "ours", "theirs"]]
     for row in TABLE:
         found = results.get(row.part, {}).get("rows", {}).get(row.what)
-        told = [""] * 3
+        told = [""] * 4
         if found:
-            told = [amount(found["figure"], row.unit), found["ours"], found["theirs"]]
+            figure = amount(found["figure"], row.unit)
+            told = [figure, row.verdict(found["figure"]), found["ours"], found["theirs"]]
         sign = "<= " if row.less else ""
         asked = [f"{sign}{amount(x, row.unit)}" if x else "" for x in (row.least, row.reach)]
         rows.append([row.what, *asked, *told])

@@ -233,7 +233,7 @@ def test_all_measures_keeps_and_tells(everything):
     assert call_it("--only=start") == 0
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
-    assert re.search(r"the first start ever.* 61\.2 s +ready after 1\.5 s", text)
+    assert re.search(r"the first start ever.* 61\.2 s +missed +ready after 1\.5 s", text)
     assert re.search(r"start: \d{4}-\d\d-\d\d, commit ", text) and f"$ python {script}" in text
     assert json.loads(results.read_text())["start"]["rows"]["a later start"]["figure"] == 1.7
     script.write_text("import sys\nsys.exit(3)\n")
