@@ -18,7 +18,6 @@ memory has no name. A worker that dies ends the run in DataError at once.
 import contextlib
 import ctypes
 import multiprocessing as mp
-import os
 import signal
 import time
 import weakref
@@ -28,6 +27,8 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import numpy as np
+
+from convnet import machine
 
 PIECE = 16  # images in a piece, at most
 DEPTH = 6  # pieces under way for each worker
@@ -48,10 +49,7 @@ class BadImage(Exception):
 
 def default_workers() -> int:
     """As many as this process may use cores, at most 4."""
-    try:
-        return min(4, len(os.sched_getaffinity(0)))
-    except AttributeError:  # not Linux
-        return min(4, os.cpu_count() or 1)
+    return min(4, machine.cores())
 
 
 def fill(view: Callable, piece: Piece, out: np.ndarray) -> Bad:
