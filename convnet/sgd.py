@@ -8,6 +8,7 @@ g is the gradient of the loss summed over the N cases of the batch (spec: cuda-c
 
 from typing import Any
 
+import numpy as np
 from numba import prange
 
 from convnet.kernel import kernel
@@ -64,8 +65,9 @@ __global__ void sgd_step(int n, T* w, T* inc, const T* g, T mom, T eps, T wc, T 
 )
 def sgd_step(w, inc, g, mom, eps, wc, share):
     """Thread i owns weight i and its momentum."""
-    n = w.size
-    for chunk in prange((n + CHUNK - 1) // CHUNK):
-        for i in range(chunk * CHUNK, min(n, (chunk + 1) * CHUNK)):
-            inc[i] = mom * inc[i] - eps * (g[i] * share + wc * w[i])
-            w[i] += inc[i]
+    n, size = np.uintp(w.size), np.uintp(CHUNK)  # unsigned, or LLVM makes no vectors of it
+    for chunk in prange((w.size + CHUNK - 1) // CHUNK):
+        for i in range(np.uintp(chunk) * size, min(n, np.uintp(chunk + 1) * size)):
+            step = mom * inc[i] - eps * (g[i] * share + wc * w[i])
+            inc[i] = step
+            w[i] += step

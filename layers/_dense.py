@@ -14,12 +14,13 @@ import numpy as np
 from numba import get_num_threads, prange
 
 from convnet.kernel import cpu_kernel, helper
-from layers._tile import PANEL, ROWS, column, copy
+from layers._tile import PANEL, ROWS, column, copy, prefetch
 
 DEPTH = 128  # rows of W that are packed at a time
+AHEAD = 4  # rows of W that are asked for before they are packed: their lines come side by side
 GROUP = 16  # panels of columns that are packed at a time
 STRIP = 48  # rows of W that a task works on, backward
-SPAN = 1024  # columns of W that it works on at a time
+SPAN = 1024  # columns of W that it works on at a time: memory is fast in long runs
 FEW = 4  # cases that are too few for a tile
 ZERO = np.float32(0)
 
@@ -57,6 +58,7 @@ def pack(W, k0, depth, j0, packed):
         for p in range(packed.shape[0]):
             j = j0 + p * PANEL
             if j + PANEL <= outputs:
+                prefetch(at + 4 * (AHEAD * outputs + p * PANEL))
                 copy(packed[p, k].ctypes.data, at + 4 * p * PANEL)
             else:
                 for i in range(outputs - j):
@@ -145,22 +147,25 @@ def outer(x, packed, dW):
 
 @cpu_kernel
 def outer_step(x, packed, W, inc, mom, eps, wc, share):
-    """The update of convnet/sgd.py with g = x^T dy, of which one tile exists at a time."""
+    """The update of convnet/sgd.py with g = x^T dy, of which SPAN columns exist at a time."""
     N, inputs, outputs = x.shape[0], x.shape[1], W.shape[1]
+    weights, momenta, most = W.reshape(-1), inc.reshape(-1), SPAN // PANEL
     for z in prange((inputs + ROWS - 1) // ROWS):
         i0, rows = z * ROWS, min(ROWS, inputs - z * ROWS)
-        mine, tile = np.zeros((N, ROWS), np.float32), np.empty((ROWS, PANEL), np.float32)
+        mine, g = np.zeros((N, ROWS), np.float32), np.empty((ROWS, SPAN), np.float32)
         rows_of(x, i0, rows, mine)
-        for p in range(packed.shape[0]):
-            L, j0 = np.uintp(min(PANEL, outputs - p * PANEL)), np.uintp(p * PANEL)
-            column(ROWS, 1, N, mine.ctypes.data, 1, 0, ROWS, packed[p].ctypes.data, PANEL,
-                   tile.ctypes.data, PANEL, 0, 0, ZERO)  # fmt: skip
+        for p0 in range(0, packed.shape[0], most):
+            panels = min(most, packed.shape[0] - p0)
+            for p in range(panels):
+                column(ROWS, 1, N, mine.ctypes.data, 1, 0, ROWS, packed[p0 + p].ctypes.data, PANEL,
+                       g.ctypes.data + 4 * p * PANEL, SPAN, 0, 0, ZERO)  # fmt: skip
             for i in range(rows):
-                for k in range(L):
-                    w = W[i0 + i, j0 + k]
-                    step = mom * inc[i0 + i, j0 + k] - eps * (tile[i, k] * share + wc * w)
-                    inc[i0 + i, j0 + k] = step
-                    W[i0 + i, j0 + k] = w + step
+                at = np.uintp((i0 + i) * outputs + p0 * PANEL)
+                for k in range(np.uintp(min(panels * PANEL, outputs - p0 * PANEL))):
+                    w = weights[at + k]
+                    step = mom * momenta[at + k] - eps * (g[i, k] * share + wc * w)
+                    momenta[at + k] = step
+                    weights[at + k] = w + step
 
 
 @helper()

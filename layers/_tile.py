@@ -142,5 +142,16 @@ def panelwise(combine, sources: int = 1):
     return apply
 
 
+@intrinsic
+def prefetch(context, address):
+    """Ask for the cache line of an address that will be read soon; it need not be valid."""
+
+    def generate(context, builder, signature, arguments):
+        Vectors(builder).prefetch(arguments[0])
+        return context.get_dummy_value()
+
+    return types.void(types.intp), generate
+
+
 copy = panelwise(lambda e, dst, src: src)
 add = panelwise(lambda e, dst, src: e.ir.fadd(dst, src))

@@ -48,6 +48,13 @@ class Vectors:
     def store(self, value, address):
         self.ir.store(value, self.ir.inttoptr(address, VECTOR.as_pointer())).align = 4
 
+    def prefetch(self, address):
+        """Ask for the cache line of this address, to be read."""
+        place, number = ir.IntType(8).as_pointer(), I32
+        kind = ir.FunctionType(ir.VoidType(), [place, number, number, number])
+        ask = cgutils.get_or_insert_function(self.ir.module, kind, "llvm.prefetch.p0i8")
+        self.ir.call(ask, [self.ir.inttoptr(address, place), I32(0), I32(2), I32(1)])
+
     def spread(self, number):
         """A vector that holds this number in all lanes."""
         some = ir.Constant(VECTOR, ir.Undefined)

@@ -32,7 +32,7 @@ import numpy as np
 from numba import get_num_threads, prange
 
 from convnet.kernel import cpu_kernel
-from layers._tile import PANEL, ROWS
+from layers._tile import PANEL, ROWS, add, copy
 from layers._transforms import KINDS, g, gt
 from layers._winograd_tiles import (
     add_for_u,
@@ -53,6 +53,7 @@ SMALL_U = 2 << 20  # bytes up to which the schedule is narrow
 CACHE = 640 << 10  # bytes of V and M of a block of the narrow schedule
 # multiply-adds that take as long as a number's way into V, or out of M
 WIDE_TRANSFORM, NARROW_TRANSFORM = 50, 20
+RUN = 64  # channels whose dU a task transforms back: they lie side by side
 CHUNK = 1 << 14  # weights of a fingerprint's number
 ODD = np.uint64(0x9E3779B97F4A7C16)  # times a place and plus 1: another odd number for each
 ZERO = np.float32(0)
@@ -90,24 +91,28 @@ def weights_to_u(w, U, f):
 @cpu_kernel
 def u_to_weights(dU, dw, f):
     """dU -> dw, the adjoint of weights_to_u; dU (parts, ...) is added up first."""
-    r, n, s, F, C = f.r, f.n, f.s, f.F, f.C
-    for d in prange(f.lanes):
-        phase, c = d // C, d % C
-        points = np.empty((n * n, PANEL), np.float32)
+    r, n, s, F, C, D = f.r, f.n, f.s, f.F, f.C, dU.shape[3]
+    to_point, each = dU[0].size // (n * n), (f.lanes + RUN - 1) // RUN
+    for z in prange(f.KP * each):
+        kp, d0 = z // each, z % each * RUN
+        k0, L = np.uintp(f.k0 + kp * PANEL), np.uintp(min(PANEL, f.K - kp * PANEL))
+        total = np.empty((n, PANEL), np.float32)
         half = np.empty((n, r, PANEL), np.float32)
         taps = np.empty((r, r, PANEL), np.float32)
-        for kp in range(f.KP):
-            k0, L = np.uintp(f.k0 + kp * PANEL), np.uintp(min(PANEL, f.K - kp * PANEL))
-            for q in range(n * n):
-                for k in range(PANEL):
-                    points[q, k] = dU[0, q, kp, d, k]
-                for part in range(1, dU.shape[0]):
-                    for k in range(PANEL):
-                        points[q, k] += dU[part, q, kp, d, k]
+        for d in range(d0, min(d0 + RUN, f.lanes)):
             for i in range(n):
-                gt(f.kind, place(points, i, n), PANEL, place(half, i, r), PANEL)
+                src = dU.ctypes.data + 4 * (i * n * to_point + (kp * D + d) * PANEL)
+                if dU.shape[0] == 1:
+                    gt(f.kind, src, to_point, place(half, i, r), PANEL)
+                    continue
+                for j in range(n):
+                    copy(place(total, j, 1), src + 4 * j * to_point)
+                    for part in range(1, dU.shape[0]):
+                        add(place(total, j, 1), src + 4 * (part * n * n + j) * to_point)
+                gt(f.kind, total.ctypes.data, PANEL, place(half, i, r), PANEL)
             for x in range(r):
                 gt(f.kind, place(half, x, 1), r * PANEL, place(taps, x, 1), r * PANEL)
+            phase, c = d // C, d % C
             for y in range(r):
                 for x in range(r):
                     row, col = s * y + phase // s, s * x + phase % s
@@ -175,10 +180,10 @@ def output_to_m(dy, y, low, M, sums, f, first, tiles):
 
 
 @cpu_kernel
-def multiply_for_u(V, M, dU, f, tiles, add):
+def multiply_for_u(V, M, dU, f, tiles, more):
     """dU (+)= V^T dM."""
     for z in prange(f.n * f.n * f.KP):
-        add_for_u(V, M, dU, f, mixed(z // f.KP, f.n), z % f.KP, tiles, add)
+        add_for_u(V, M, dU, f, mixed(z // f.KP, f.n), z % f.KP, tiles, more)
 
 
 @cpu_kernel
@@ -232,7 +237,7 @@ def backward_narrow(x, dy, y, low, UT, dx, dU, sums, f, size):
         V = np.empty((f.n * f.n, f.DP, size, PANEL), np.float32)
         M = np.empty((f.n * f.n, f.KP, size, PANEL), np.float32)
         sums[worker] = ZERO
-        add = 0
+        more = 0
         for image in range(worker * images // workers, (worker + 1) * images // workers):
             if dx.size:
                 for dp in range(f.DP):
@@ -245,8 +250,8 @@ def backward_narrow(x, dy, y, low, UT, dx, dU, sums, f, size):
                         to_v(x, V, f, first, 0, count, dp)
                     for q in range(f.n * f.n):
                         for kp in range(f.KP):
-                            add_for_u(V, M, dU[worker], f, q, kp, count, add)
-                    add = 1
+                            add_for_u(V, M, dU[worker], f, q, kp, count, more)
+                    more = 1
                 if dx.size:
                     for q in range(f.n * f.n):
                         for dp in range(f.DP):
