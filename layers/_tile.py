@@ -21,6 +21,7 @@ from layers._vector import FEATURES, FLOAT, I64, LANES, ZEROS, Vectors
 SIXTEEN_REGISTERS = LANES == 8 or ("sse2" in FEATURES and LANES == 4)
 ROWS = 6 if SIXTEEN_REGISTERS else 12
 PANEL = 2 * LANES
+LINE = 16  # floats of a cache line, or of a part of one
 
 
 def emit(rows: int):
@@ -144,10 +145,12 @@ def panelwise(combine, sources: int = 1):
 
 @intrinsic
 def prefetch(context, address):
-    """Ask for the cache line of an address that will be read soon; it need not be valid."""
+    """Ask for PANEL floats that will be needed soon; the address need not be valid."""
 
     def generate(context, builder, signature, arguments):
-        Vectors(builder).prefetch(arguments[0])
+        e = Vectors(builder)
+        for line in range(0, PANEL, LINE):
+            e.prefetch(e.plus(arguments[0], line))
         return context.get_dummy_value()
 
     return types.void(types.intp), generate

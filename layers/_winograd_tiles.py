@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from convnet.kernel import helper
-from layers._tile import PANEL, add, column, copy, panelwise
+from layers._tile import PANEL, add, column, copy, panelwise, prefetch
 from layers._transforms import KINDS, a, at, b, bt, half_bt
 from layers._vector import LANES
 
@@ -94,6 +94,9 @@ def to_v(x, V, f, first, start, end, dp):
         if alone and min(y0, x0) >= 0 and max(y0 - H, x0 - W) + s * (n - 1) < 0:
             src = x.ctypes.data + 4 * (((image * H + y0) * W + x0) * f.channels + f.c0 + c)
             down, right = s * W * f.channels, s * f.channels
+            for q in range(n, n + f.m):  # the columns that the next tile has and this has not
+                for v in range(n):
+                    prefetch(src + 4 * (q * right + v * down))
         else:
             gather(x, patch, f, image, i, j, dp)
             src, down, right = patch.ctypes.data, n * PANEL, PANEL
@@ -173,6 +176,7 @@ def scatter(dx, patch, f, image, i, j, phase, c, lane, count):
             y, xx = y0 + s * v, x0 + s * u
             if count == PANEL:
                 to = dx.ctypes.data + 4 * (((image * f.H + y) * f.W + xx) * f.channels + f.c0 + c)
+                prefetch(to + 4 * s * f.m * f.channels)  # of the next tile
                 add(to, place(patch, v * n + u, 1))
             else:
                 l0, c0 = np.uintp(lane), np.uintp(f.c0 + c)
@@ -212,7 +216,9 @@ def to_y(M, bias, low, y, f, first, start, end, kp0, kp1):
             for v in range(min(m, f.OW - m * j)):
                 pixel = (image * f.OH + m * i + u) * f.OW + m * j + v
                 if L == PANEL:
-                    settle(y.ctypes.data + 4 * (pixel * f.filters + k0), place(out, v, 1),
+                    to = y.ctypes.data + 4 * (pixel * f.filters + k0)
+                    prefetch(to + 4 * m * f.filters)  # of the next tile
+                    settle(to, place(out, v, 1),
                            bias.ctypes.data + 4 * k0, lows.ctypes.data)  # fmt: skip
                     continue
                 for k in range(L):
@@ -223,7 +229,10 @@ def to_y(M, bias, low, y, f, first, start, end, kp0, kp1):
 
 @helper()
 def to_m(dy, y, low, M, sums, f, first, start, end, kp0, kp1):
-    """Panels of dM = A dy A^T; dy counts where y > low, and is added to sums (KP, PANEL)."""
+    """Panels of dM = A dy A^T; dy counts where y > low, and is added to sums (KP, PANEL).
+
+    The sum of a tile is its value at the point 1, 1: all powers of 1 are 1.
+    """
     m, n = f.m, f.n
     d, half = np.empty((m, m, PANEL), np.float32), np.empty((n, m, PANEL), np.float32)
     lows, masked = np.full(PANEL, low), low > -np.inf  # without a relu a NaN must pass
@@ -238,23 +247,27 @@ def to_m(dy, y, low, M, sums, f, first, start, end, kp0, kp1):
                 pixel = (image * f.OH + m * i + u) * f.OW + m * j + v
                 if L == PANEL:
                     here, off = place(d, u * m + v, 1), 4 * (pixel * f.filters + k0)
+                    prefetch(dy.ctypes.data + off + 4 * m * f.filters)  # of the next tile
+                    if masked:
+                        prefetch(y.ctypes.data + off + 4 * m * f.filters)
                     if masked:
                         passed(here, dy.ctypes.data + off, y.ctypes.data + off, lows.ctypes.data)
                     else:
                         copy(here, dy.ctypes.data + off)
-                    add(place(sums, kp, 1), here)
                     continue
                 for k in range(L):
                     number = dy[image, m * i + u, m * j + v, np.uintp(k0) + k]
                     if masked and not y[image, m * i + u, m * j + v, np.uintp(k0) + k] > low:
                         number = ZERO
                     d[u, v, k] = number
-                    sums[kp, k] += number
         for q in range(m):
             a(f.kind, place(d, q, 1), m * PANEL, place(half, q, 1), m * PANEL)
         for q in range(n):
             to = M.ctypes.data + 4 * PANEL * ((q * n * f.KP + kp) * M.shape[2] + t)
             a(f.kind, place(half, q, m), PANEL, to, M.size // (n * n))
+        add(
+            place(sums, kp, 1), M.ctypes.data + 4 * PANEL * (((n + 1) * f.KP + kp) * M.shape[2] + t)
+        )
 
 
 # ---------------------------------------------------------------- products at a point
