@@ -270,13 +270,17 @@ class Winograd:
         f = self.f = shape(image, out, c0, C, k0, K, F, s, p, m)
         self.name = f"winograd F({m},{f.r})"
         self.u_shape = f.n**2, f.KP, f.DP * PANEL, PANEL
-        self.narrow = 4 * math.prod(self.u_shape) <= SMALL_U
 
     @classmethod
     def kinds(cls, image, out, c0: int, C: int, k0: int, K: int, F: int, s: int, p: int) -> list:
         """All that apply to such filters."""
         ms = [m for m, r in KINDS if r == -(-F // s) and s <= F]
         return [cls(m, image, out, c0, C, k0, K, F, s, p) for m in ms]
+
+    @property
+    def narrow(self) -> bool:
+        """Whether every core has U in its cache."""
+        return 4 * math.prod(self.u_shape) <= SMALL_U
 
     @property
     def multiplies(self) -> int:

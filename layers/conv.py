@@ -21,6 +21,7 @@ less (layers/_winograd.py), `direct` makes no patches (layers/_direct.py); `plai
 """
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numba import prange
@@ -30,8 +31,15 @@ from convnet.layer import Variant, WeightLayer, flag, key, one_of
 from layers import _direct, _winograd
 from layers._bias import add_bias
 
+WAYS = 1024  # shapes whose ways are remembered
 BLOCK = 2 << 20  # bytes of patches made at a time; they stay in the cache until multiplied
 FEW = 8  # filters of a group that would leave most of a panel empty
+
+
+@lru_cache(WAYS)
+def ways_of(numbers: tuple) -> tuple:
+    """All ways to compute a group of a convolution, of these numbers for their constructors."""
+    return (_direct.Direct(*numbers), *_winograd.Winograd.kinds(*numbers))
 
 
 class Conv(WeightLayer):
@@ -110,11 +118,11 @@ class Conv(WeightLayer):
         return Variant(ways[0].name, f"the least of {costs} million multiply-adds an image", macs)
 
     def ways(self, image, g=0):
-        """The ways that group g of the only input can be computed, besides the plain one."""
+        """The ways that group g of the only input can be computed; all but the plain one."""
         C, K = image[2] // self.groups[0], self.filters[0]
         numbers = (image, self.shape(image), g * C, C, g * K, K, self.filterSize[0],
                    self.stride[0], self.padding[0])  # fmt: skip
-        return [_direct.Direct(*numbers), *_winograd.Winograd.kinds(*numbers)]
+        return ways_of(numbers)
 
     def takes(self, after, *ins):
         relu = after.type == "neuron" and after.neuron[0] == "relu"
