@@ -5,8 +5,8 @@
     python benchmarks/all.py --only=none            # only write the table again
 
 Each part is a script of its own in a process of its own. What it finds is kept, with its command,
-date, machine and commit, in benchmarks/results.json until it is measured again, and the figures of
-docs/performance.md are written from there.
+date, machine and commit, in benchmarks/results.json until it is measured again on such a processor,
+and the figures of docs/performance.md, a table for each processor, are written from there.
 """
 
 import json
@@ -220,7 +220,12 @@ def measure(part: str, rounds: int) -> dict | None:
 
 
 def text(results: dict) -> str:
-    """The table, and where its figures come from."""
+    """A table for each processor."""
+    return "\n\n".join(table(cpu, parts) for cpu, parts in results.items())
+
+
+def table(cpu: str, results: dict) -> str:
+    """The table of a processor, and where its figures come from."""
     rows = [["", "at least", "reach for", "measured", "", "ours", "theirs"]]
     for row in TABLE:
         found = results.get(row.part, {}).get("rows", {}).get(row.what)
@@ -231,13 +236,13 @@ def text(results: dict) -> str:
         sign = "<= " if row.less else ""
         asked = [f"{sign}{amount(x, row.unit)}" if x else "" for x in (row.least, row.reach)]
         rows.append([row.what, *asked, *told])
-    lines = columns(rows, [0])
+    lines = [cpu, "", *columns(rows, [0])]
     for part, found in results.items():
         where = found["machine"]
         lines += [
             "",
-            f"{part}: {found['date']}, commit {where['commit']}, {where['cpu']}, "
-            f"{where['cores']} cores, {where['system']}",
+            f"{part}: {found['date']}, commit {where['commit']}, {where['cores']} cores, "
+            f"{where['system']}",
             ", ".join(["Python " + where["python"], *found["versions"]]),
             f"$ {found['command']}",
         ]
@@ -252,7 +257,7 @@ def amount(figure: float, unit: str) -> str:
 def rewrite(page: Path, table: str) -> None:
     """Put the table between the two marks of a page."""
     begin, end = MARKS
-    head, found, rest = page.read_text().partition(begin)
+    head, found, rest = (page.read_text() if page.is_file() else "").partition(begin)
     _, closed, tail = rest.partition(end)
     if not found or not closed:
         raise cli.UsageError(f"{page}: has no lines {begin} and {end} for the figures")
@@ -276,8 +281,9 @@ def main() -> int:
         if found is None:
             failed.append(part)
             continue
-        results[part] = found
-        results = {name: results[name] for name in PARTS if name in results}
+        here = results.setdefault(found["machine"]["cpu"], {})
+        here[part] = found
+        results[found["machine"]["cpu"]] = {p: here[p] for p in PARTS if p in here}
         args.results.write_text(json.dumps(results, indent=1) + "\n")
         rewrite(args.page, text(results))
     rewrite(args.page, text(results))
