@@ -23,9 +23,8 @@ less (layers/_winograd.py), `direct` makes no patches (layers/_direct.py); `plai
 import math
 
 import numpy as np
-from numba import prange
 
-from convnet.kernel import kernel
+from convnet.kernel import kernel, prange
 from convnet.layer import Variant, WeightLayer, flag, key, one_of
 from layers import _direct, _winograd
 from layers._bias import add_bias
