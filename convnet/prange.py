@@ -25,6 +25,9 @@ LAUNCH = ir.FunctionType(ir.VoidType(), [I8P] * 5 + [I64, I64, I32])
 # What a task calls a kernel with: where the kernel puts what it returns, which None is, and behind
 # it, as that is all that a caller can pass unseen, which share of how many it has to do.
 SLOT = ir.LiteralStructType([I8P, I64, I64])
+# More bits than an index has. LLVM sees that none is negative, for which Numba's code tests each: a
+# loop that has to test is not vectorised.
+INDEX = I64(2**48 - 1)
 
 
 def prange(n: int) -> range:
@@ -55,9 +58,10 @@ def _lower(context, builder, signature, arguments):
         with task:
             slot = builder.bitcast(kernel.args[0], SLOT.as_pointer())
             part, parts = (builder.load(cgutils.gep_inbounds(builder, slot, 0, i)) for i in (1, 2))
-            for bound in ("start", "stop"):
-                setattr(share, bound, builder.udiv(builder.mul(n, part), parts))
-                part = builder.add(part, I64(1))
+            after = builder.add(part, I64(1))
+            start, stop = (builder.udiv(builder.mul(n, p), parts) for p in (part, after))
+            share.start = builder.and_(start, INDEX)
+            share.stop = builder.add(share.start, builder.and_(builder.sub(stop, start), INDEX))
         with caller:
             _all(context, builder, kernel, running)
     return share._getvalue()
