@@ -114,11 +114,24 @@ def jit(**options) -> Callable:
     def wrap(body: Callable):
         settings = {"error_model": "numpy", "fastmath": {"contract"}, **options}
         try:
-            return numba.njit(cache=True, **settings)(body)
+            compiled = numba.njit(cache=True, **settings)(body)
         except RuntimeError:  # no folder that the cache may be written to
             return numba.njit(**settings)(body)
+        # Numba's own stamp is that of the file alone in which the body stands.
+        compiled._cache._cache_file._source_stamp = stamps(Path(body.__code__.co_filename))
+        return compiled
 
     return wrap
+
+
+@functools.cache
+def stamps(path: Path) -> frozenset:
+    """Name, time and size of each file that the kernels in this one are compiled from."""
+    helpers = r"^from (layers\._\w+|convnet\.kernel|convnet\.prange) import"
+    names = re.findall(helpers, path.read_text(encoding="utf-8"), re.MULTILINE)
+    files = [path.parents[1].joinpath(*name.split(".")).with_suffix(".py") for name in names]
+    stat = path.stat()
+    return frozenset({(path.name, stat.st_mtime, stat.st_size)}).union(*map(stamps, files))
 
 
 def helper(**options) -> Callable:
