@@ -24,6 +24,8 @@ from pathlib import Path
 import numba
 import numpy as np
 
+from convnet.prange import prange  # noqa: F401  (for the bodies of kernels)
+
 # Of Numba's pools OpenMP's wakes fastest: its threads wait awake for a moment after a job, and our
 # jobs follow each other. workqueue is there where no OpenMP is.
 if numba.config.THREADING_LAYER == "default":
@@ -60,7 +62,7 @@ class Kernel:
             raise TypeError(f"kernel {self.name}: Python takes {ours}, CUDA takes {theirs}")
         # No fast-math beyond a*b+c: a NaN must stay a NaN, and a value computed twice must be
         # equal to itself (max pooling compares).
-        self.on_cpu = shared(body)
+        self.on_cpu = jit()(body)
         self._on_gpu: dict[str, Callable] = {}
         Kernel.all[self.name] = self
 
@@ -77,8 +79,8 @@ class Kernel:
         """Run on the device where the arrays are; n threads on a GPU."""
         T = dtype_of(args)
         if isinstance(args[0], np.ndarray):
-            with _one_at_a_time:
-                self.on_cpu(*[T.type(a) if isinstance(a, float | np.floating) else a for a in args])
+            scalars = float, np.floating
+            run(self.on_cpu, *(T.type(a) if isinstance(a, scalars) else a for a in args))
         elif n:
             if T.name not in self._on_gpu:
                 from convnet.device import compile_cuda
@@ -112,11 +114,24 @@ def jit(**options) -> Callable:
     def wrap(body: Callable):
         settings = {"error_model": "numpy", "fastmath": {"contract"}, **options}
         try:
-            return numba.njit(cache=True, **settings)(body)
+            compiled = numba.njit(cache=True, **settings)(body)
         except RuntimeError:  # no folder that the cache may be written to
             return numba.njit(**settings)(body)
+        # Numba's own stamp is that of the file alone in which the body stands.
+        compiled._cache._cache_file._source_stamp = stamps(Path(body.__code__.co_filename))
+        return compiled
 
     return wrap
+
+
+@functools.cache
+def stamps(path: Path) -> frozenset:
+    """Name, time and size of each file that the kernels in this one are compiled from."""
+    helpers = r"^from (layers\._\w+|convnet\.kernel|convnet\.prange) import"
+    names = re.findall(helpers, path.read_text(encoding="utf-8"), re.MULTILINE)
+    files = [path.parents[1].joinpath(*name.split(".")).with_suffix(".py") for name in names]
+    stat = path.stat()
+    return frozenset({(path.name, stat.st_mtime, stat.st_size)}).union(*map(stamps, files))
 
 
 def helper(**options) -> Callable:
@@ -124,23 +139,16 @@ def helper(**options) -> Callable:
     return jit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)
 
 
-def shared(body: Callable) -> Callable:
-    """The body of a kernel, for Python to call; its outer loop is a prange."""
-    # Nothing but a prange is shared out: a[i] = 0 within it stays a loop.
-    parts = ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion")
-    return jit(parallel={"prange": True, **dict.fromkeys(parts, False)})(body)
+def run(compiled: Callable, *args) -> None:
+    """Run a compiled body on all threads."""
+    numba.get_num_threads()  # starts the pool, whose symbols prange needs
+    with _one_at_a_time:
+        compiled(*args)
 
 
 def cpu_kernel(body: Callable) -> Callable:
     """A kernel of a fast variant: it runs on a CPU alone, with scalars as they are given."""
-    compiled = shared(body)
-
-    @functools.wraps(body)
-    def launch(*args):
-        with _one_at_a_time:
-            compiled(*args)
-
-    return launch
+    return functools.update_wrapper(functools.partial(run, jit()(body)), body)
 
 
 def kernel(cuda: str) -> Callable[[Callable], Kernel]:

@@ -9,9 +9,8 @@ g is the gradient of the loss summed over the N cases of the batch (spec: cuda-c
 from typing import Any
 
 import numpy as np
-from numba import prange
 
-from convnet.kernel import kernel
+from convnet.kernel import kernel, prange
 from convnet.net import Net
 
 CHUNK = 1 << 14

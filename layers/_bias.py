@@ -1,8 +1,6 @@
 """y += b, where b holds one bias for each channel, or one for each position and channel."""
 
-from numba import prange
-
-from convnet.kernel import kernel
+from convnet.kernel import kernel, prange
 
 
 def add_bias(y, b):

@@ -14,9 +14,8 @@ full gradient; a NaN in a bin makes its output NaN.
 import math
 
 import numpy as np
-from numba import prange
 
-from convnet.kernel import kernel
+from convnet.kernel import kernel, prange
 
 
 def pyramid(run, x, levels: list[int], keep: str, shape: tuple):

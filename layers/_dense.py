@@ -11,9 +11,9 @@ Few cases are not worth a tile: there y = sum over i of x[i] W[i], at the speed 
 """
 
 import numpy as np
-from numba import get_num_threads, prange
+from numba import get_num_threads
 
-from convnet.kernel import cpu_kernel, helper
+from convnet.kernel import cpu_kernel, helper, prange
 from layers._tile import PANEL, ROWS, column, copy, prefetch
 
 DEPTH = 128  # rows of W that are packed at a time
@@ -66,7 +66,7 @@ def pack(W, k0, depth, j0, packed):
 
 
 @cpu_kernel
-def times_few(x, W, y, parts, add):
+def times_few(x, W, parts):
     """The same for few cases: every task reads some rows of W from one end to the other."""
     N, inputs, outputs = x.shape[0], np.uintp(x.shape[1]), np.uintp(W.shape[1])
     rows, flat = (inputs + np.uintp(len(parts) - 1)) // np.uintp(len(parts)), W.reshape(-1)
@@ -79,6 +79,11 @@ def times_few(x, W, y, parts, add):
                 v, to = x[n, k], np.uintp(n) * outputs
                 for j in range(outputs):
                     total[to + j] += v * flat[at + j]
+
+
+@cpu_kernel
+def add_up(parts, y, add):
+    """y (+)= the sum of what the tasks have."""
     out = y.reshape(-1)
     for i in prange(out.size):
         some = out[i] if add else ZERO
@@ -183,7 +188,9 @@ def forward(run, x, W, y, add: bool) -> None:
     """y (+)= x W; all C-contiguous."""
     if len(x) < FEW:
         tasks = min(get_num_threads(), -(-len(W) // STRIP))
-        times_few(x, W, y, run.empty((tasks, *y.shape)), int(add))
+        parts = run.empty((tasks, *y.shape))
+        times_few(x, W, parts)
+        add_up(parts, y, int(add))
     else:
         panels = -(-W.shape[1] // PANEL)
         times(x, W, y, int(add), max(1, min(GROUP, panels // get_num_threads())))

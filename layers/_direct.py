@@ -16,9 +16,9 @@ first layer) and whatever Winograd's tiles do not.
 from typing import NamedTuple
 
 import numpy as np
-from numba import get_num_threads, prange
+from numba import get_num_threads
 
-from convnet.kernel import cpu_kernel, helper
+from convnet.kernel import cpu_kernel, helper, prange
 from layers._tile import PANEL, column
 
 CACHE = 160 << 10  # bytes of the block of output rows that a task works on

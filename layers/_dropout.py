@@ -7,9 +7,8 @@ common.
 """
 
 import numpy as np
-from numba import prange
 
-from convnet.kernel import helper, kernel
+from convnet.kernel import helper, kernel, prange
 from convnet.layer import Layer, flag, rate
 
 

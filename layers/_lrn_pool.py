@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import get_num_threads, prange
+from numba import get_num_threads
 from numba.core import types
 from numba.extending import intrinsic
 
-from convnet.kernel import cpu_kernel, helper
+from convnet.kernel import cpu_kernel, helper, prange
 from layers._tile import PANEL, copy, panelwise
 from layers._vector import I32, LANES, VECTOR, Vectors
 

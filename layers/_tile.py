@@ -81,25 +81,10 @@ def emit(rows: int):
     return tile
 
 
-_many, _four, _one = emit(ROWS), emit(4), emit(1)
+many, four, one = emit(ROWS), emit(4), emit(1)
 
 
-# Functions of their own, so that a kernel holds one copy of each tile.
-@helper()
-def many(ko, ki, a, sam, sao, sak, b, sbk, c, ldc, add, bias, low):
-    _many(ko, ki, a, sam, sao, sak, b, sbk, c, ldc, add, bias, low)
-
-
-@helper()
-def four(ko, ki, a, sam, sao, sak, b, sbk, c, ldc, add, bias, low):
-    _four(ko, ki, a, sam, sao, sak, b, sbk, c, ldc, add, bias, low)
-
-
-@helper()
-def one(ko, ki, a, sam, sao, sak, b, sbk, c, ldc, add, bias, low):
-    _one(ko, ki, a, sam, sao, sak, b, sbk, c, ldc, add, bias, low)
-
-
+# The one function that holds the tiles: LLVM gives each kernel one copy for each kind of call.
 @helper()
 def column(M, ko, ki, a, sam, sao, sak, b, sbk, c, ldc, add, bias, low):
     """C (M, PANEL) of one panel of B: whole tiles, the last of which may lie over the one before.

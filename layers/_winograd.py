@@ -29,9 +29,9 @@ layers/_winograd_tiles.py has the steps, for a few tiles and a panel of channels
 import math
 
 import numpy as np
-from numba import get_num_threads, prange
+from numba import get_num_threads
 
-from convnet.kernel import cpu_kernel
+from convnet.kernel import cpu_kernel, prange
 from layers._tile import PANEL, ROWS, add, copy
 from layers._transforms import KINDS, g, gt
 from layers._winograd_tiles import (

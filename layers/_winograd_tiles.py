@@ -99,7 +99,7 @@ def to_v(x, V, f, first, start, end, dp):
                     prefetch(src + 4 * (q * right + v * down))
         else:
             gather(x, patch, f, image, i, j, dp)
-            src, down, right = patch.ctypes.data, n * PANEL, PANEL
+            src, down, right = place(patch, 0, 1), n * PANEL, PANEL
         to = V.ctypes.data + 4 * (dp * V.shape[2] + t) * PANEL
         if f.lanes <= LANES:
             for q in range(n):

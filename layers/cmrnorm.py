@@ -19,9 +19,8 @@ ImageNet files of cuda-convnet say. Nothing is rounded and nothing ties.
 """
 
 import numpy as np
-from numba import prange
 
-from convnet.kernel import helper, kernel
+from convnet.kernel import helper, kernel, prange
 from convnet.layer import flag, key
 from layers._lrn import Response, powers
 

@@ -24,9 +24,8 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from numba import prange
 
-from convnet.kernel import kernel
+from convnet.kernel import kernel, prange
 from convnet.layer import Variant, WeightLayer, flag, key, one_of
 from layers import _direct, _winograd
 from layers._bias import add_bias

@@ -8,9 +8,7 @@ Ties: every input that has the greatest number receives the whole gradient, as i
 NaN in any input is the greatest of all.
 """
 
-from numba import prange
-
-from convnet.kernel import kernel
+from convnet.kernel import kernel, prange
 from convnet.layer import Layer
 
 

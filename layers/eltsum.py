@@ -8,9 +8,7 @@
 One coefficient serves all inputs; 1 if it is left out: a residual connection.
 """
 
-from numba import prange
-
-from convnet.kernel import kernel
+from convnet.kernel import kernel, prange
 from convnet.layer import Layer, rate
 
 

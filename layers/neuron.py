@@ -15,9 +15,7 @@ import math
 import re
 from typing import NamedTuple
 
-from numba import prange
-
-from convnet.kernel import helper, kernel
+from convnet.kernel import helper, kernel, prange
 from convnet.layer import Layer, key, nearest
 
 

@@ -23,9 +23,7 @@ then, maps of any other size than `trained_on` are cut into level x level bins i
 (layers/_bins.py), so that the output keeps its shape.
 """
 
-from numba import prange
-
-from convnet.kernel import kernel
+from convnet.kernel import kernel, prange
 from convnet.layer import Layer, flag, key, one_of
 from layers import _bins
 

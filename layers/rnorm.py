@@ -20,9 +20,8 @@ The variant `with pool` does the work of a max pool behind it in the same pass, 
 """
 
 import numpy as np
-from numba import prange
 
-from convnet.kernel import kernel
+from convnet.kernel import kernel, prange
 from layers import _lrn_pool
 from layers._lrn import Response, powers
 

@@ -1,0 +1,94 @@
+"""What kernels are compiled with: prange, and the cache on disk."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+
+from convnet.kernel import cpu_kernel, prange, stamps
+
+ROOT = Path(__file__).parent.parent
+
+
+@cpu_kernel
+def count(times, n):
+    for i in prange(n):
+        times[i] += 1
+
+
+@cpu_kernel
+def allocate(bytes_of, n):
+    for i in prange(n):
+        bytes_of[i] = np.empty(bytes_of[i], np.uint8).size
+
+
+@cpu_kernel
+def twice(times):
+    for i in prange(times.size):
+        times[i] += 1
+    for i in prange(times.size):
+        times[i] += 1
+
+
+@pytest.mark.parametrize("threads", [1, numba.get_num_threads()])
+@pytest.mark.parametrize("n", [0, 1, 2, 7, 1000, np.uint64(9), np.int32(5)])
+def test_each_index_once(n, threads):
+    before = numba.get_num_threads()
+    numba.set_num_threads(threads)
+    try:
+        times = np.zeros(1001, np.int64)
+        count(times, n)
+    finally:
+        numba.set_num_threads(before)
+    assert (times[: int(n)] == 1).all() and not times[int(n) :].any()
+
+
+def test_in_python_it_is_a_range():
+    assert list(prange(3)) == [0, 1, 2]
+
+
+def test_what_a_thread_raises():
+    sizes = np.array([1, 2**62], np.int64)
+    with pytest.raises(MemoryError, match="allocate"):
+        allocate(sizes, 2)
+    sizes = np.array([1, 2], np.int64)
+    allocate(sizes, 2)  # and goes on after it
+    assert sizes.tolist() == [1, 2]
+
+
+def test_a_kernel_has_one_prange():
+    with pytest.raises(TypeError, match="a kernel has one prange"):
+        twice(np.zeros(3))
+
+
+def test_stamps():
+    names = {name for name, _, _ in stamps(ROOT / "layers" / "_winograd.py")}
+    helpers = {"_winograd_tiles.py", "_transforms.py", "_tile.py", "_vector.py"}
+    assert names == helpers | {"_winograd.py", "kernel.py", "prange.py"}
+
+
+def test_the_cache_sees_an_edit_of_a_helper(tmp_path):
+    shutil.copytree(ROOT / "convnet", tmp_path / "convnet")
+    layers = tmp_path / "layers"
+    layers.mkdir()
+    (layers / "__init__.py").touch()
+    (layers / "user.py").write_text(
+        "from convnet.kernel import cpu_kernel, prange\nfrom layers._value import value\n\n\n"
+        "@cpu_kernel\ndef fill(x):\n    for i in prange(x.size):\n        x[i] = value()\n"
+    )
+    code = "import numpy as np; from layers.user import fill; x = np.zeros(2); fill(x); print(x[1])"
+    run = [sys.executable, "-c", code]
+    env = {**os.environ, "PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    for value in (1.0, 1.0, 20.0):
+        (layers / "_value.py").write_text(
+            f"from convnet.kernel import helper\n\n\n@helper()\ndef value():\n    return {value}\n"
+        )
+        done = subprocess.run(run, cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert float(done.stdout) == value
+    assert list((tmp_path / "cache").rglob("user.fill-*.nbi"))
