@@ -37,6 +37,7 @@ PRELUDE = r"""
 """
 FLOATS = {"float32": "float", "float64": "double"}
 SCALARS = {"int": np.int32, "unsigned": np.uint32, "unsigned long long": np.uint64}
+HOME = Path(__file__).resolve().parents[1]  # of convnet/ and layers/
 BLOCK = 256
 LIMIT = 2**31 - BLOCK * 2**16  # an index, and one step of FOR beyond it, fits an int
 
@@ -62,7 +63,7 @@ class Kernel:
             raise TypeError(f"kernel {self.name}: Python takes {ours}, CUDA takes {theirs}")
         # No fast-math beyond a*b+c: a NaN must stay a NaN, and a value computed twice must be
         # equal to itself (max pooling compares).
-        self.on_cpu = jit()(body)
+        self.on_cpu = shared(body)
         self._on_gpu: dict[str, Callable] = {}
         Kernel.all[self.name] = self
 
@@ -129,9 +130,18 @@ def stamps(path: Path) -> frozenset:
     """Name, time and size of each file that the kernels in this one are compiled from."""
     helpers = r"^from (layers\._\w+|convnet\.kernel|convnet\.prange) import"
     names = re.findall(helpers, path.read_text(encoding="utf-8"), re.MULTILINE)
-    files = [path.parents[1].joinpath(*name.split(".")).with_suffix(".py") for name in names]
+    files = [HOME.joinpath(*name.split(".")).with_suffix(".py") for name in names]
     stat = path.stat()
     return frozenset({(path.name, stat.st_mtime, stat.st_size)}).union(*map(stamps, files))
+
+
+def shared(body: Callable) -> Callable:
+    """The body of a kernel, for Python to call; threads share its prange.
+
+    Nobody holds Python's lock meanwhile: a thread of the pool that takes memory may want it, under
+    tracemalloc for one.
+    """
+    return jit(nogil=True)(body)
 
 
 def helper(**options) -> Callable:
@@ -148,7 +158,7 @@ def run(compiled: Callable, *args) -> None:
 
 def cpu_kernel(body: Callable) -> Callable:
     """A kernel of a fast variant: it runs on a CPU alone, with scalars as they are given."""
-    return functools.update_wrapper(functools.partial(run, jit()(body)), body)
+    return functools.update_wrapper(functools.partial(run, shared(body)), body)
 
 
 def kernel(cuda: str) -> Callable[[Callable], Kernel]:

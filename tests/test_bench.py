@@ -229,13 +229,14 @@ def everything(monkeypatch, tmp_path):
 
 def test_all_measures_keeps_and_tells(everything):
     _, call_it, script, page, results = everything
-    results.write_text("{}")
+    results.write_text('{"another processor": {}}')
     assert call_it("--only=start") == 0
-    text = page.read_text()
+    text, cpu = page.read_text(), machine.describe()["cpu"]
+    assert "another processor" in text and cpu in text, "a table for each"
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
     assert re.search(r"the first start ever.* 61\.2 s +missed +ready after 1\.5 s", text)
     assert re.search(r"start: \d{4}-\d\d-\d\d, commit ", text) and f"$ python {script}" in text
-    assert json.loads(results.read_text())["start"]["rows"]["a later start"]["figure"] == 1.7
+    assert json.loads(results.read_text())[cpu]["start"]["rows"]["a later start"]["figure"] == 1.7
     script.write_text("import sys\nsys.exit(3)\n")
     assert call_it("--only=start") == 1 and page.read_text() == text, "what was known is kept"
     assert call_it("--only=none") == 0 and page.read_text() == text
