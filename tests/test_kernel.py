@@ -61,6 +61,15 @@ def test_what_a_thread_raises():
     assert sizes.tolist() == [1, 2]
 
 
+def test_threads_take_memory_while_python_counts_it():
+    """tracemalloc wants Python's lock, so who waits for the threads must not hold it."""
+    code = (
+        "import tracemalloc; import numpy as np; from tests.test_kernel import allocate;"
+        "tracemalloc.start(); allocate(np.full(1000, 100_000), 1000)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=100, check=True)
+
+
 def test_a_kernel_has_one_prange():
     with pytest.raises(TypeError, match="a kernel has one prange"):
         twice(np.zeros(3))
