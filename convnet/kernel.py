@@ -118,8 +118,10 @@ def jit(**options) -> Callable:
             compiled = numba.njit(cache=True, **settings)(body)
         except RuntimeError:  # no folder that the cache may be written to
             return numba.njit(**settings)(body)
-        # Numba's own stamp is that of the file alone in which the body stands.
-        compiled._cache._cache_file._source_stamp = stamps(Path(body.__code__.co_filename))
+        path = Path(body.__code__.co_filename)
+        if path.is_file():  # in a notebook it is none, and Numba finds a stamp of its own
+            # Numba's own stamp is that of the file alone in which the body stands.
+            compiled._cache._cache_file._source_stamp = stamps(path)
         return compiled
 
     return wrap

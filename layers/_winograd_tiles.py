@@ -250,7 +250,6 @@ def to_m(dy, y, low, M, sums, f, first, start, end, kp0, kp1):
                     prefetch(dy.ctypes.data + off + 4 * m * f.filters)  # of the next tile
                     if masked:
                         prefetch(y.ctypes.data + off + 4 * m * f.filters)
-                    if masked:
                         passed(here, dy.ctypes.data + off, y.ctypes.data + off, lows.ctypes.data)
                     else:
                         copy(here, dy.ctypes.data + off)
@@ -265,9 +264,8 @@ def to_m(dy, y, low, M, sums, f, first, start, end, kp0, kp1):
         for q in range(n):
             to = M.ctypes.data + 4 * PANEL * ((q * n * f.KP + kp) * M.shape[2] + t)
             a(f.kind, place(half, q, m), PANEL, to, M.size // (n * n))
-        add(
-            place(sums, kp, 1), M.ctypes.data + 4 * PANEL * (((n + 1) * f.KP + kp) * M.shape[2] + t)
-        )
+        ones = ((n + 1) * f.KP + kp) * M.shape[2] + t
+        add(place(sums, kp, 1), M.ctypes.data + 4 * PANEL * ones)
 
 
 # ---------------------------------------------------------------- products at a point

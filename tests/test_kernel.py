@@ -1,5 +1,6 @@
 """What kernels are compiled with: prange, and the cache on disk."""
 
+import ast
 import os
 import shutil
 import subprocess
@@ -73,6 +74,26 @@ def test_threads_take_memory_while_python_counts_it():
 def test_a_kernel_has_one_prange():
     with pytest.raises(TypeError, match="a kernel has one prange"):
         twice(np.zeros(3))
+
+
+def test_a_kernel_ends_with_its_prange():
+    """What stands behind the loop would run in every thread, before the others are done."""
+    seen = 0
+    for path in [*(ROOT / "layers").rglob("*.py"), *(ROOT / "convnet").rglob("*.py")]:
+        for body in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            marks = {word for mark in getattr(body, "decorator_list", ())
+                     for word in [getattr(getattr(mark, "func", mark), "id", "")]}  # fmt: skip
+            if not marks & {"kernel", "cpu_kernel"}:
+                continue
+            seen += 1
+            last = body.body[-1]
+            assert isinstance(last, ast.For) and "prange(" in ast.unparse(last.iter), body.name
+            before = ast.Module(body.body[:-1], [])
+            assert "prange(" not in ast.unparse(before), body.name
+            stored = [n for n in ast.walk(before)
+                      if isinstance(n, ast.Subscript) and isinstance(n.ctx, ast.Store)]  # fmt: skip
+            assert not stored, f"{body.name} writes before its prange"
+    assert seen > 30
 
 
 def test_stamps():
