@@ -5,9 +5,11 @@
 A function has the name of its matrix, bt for B^T and b for its adjoint B. It takes the number of
 a kind in KINDS and works on PANEL floats at a time (layers/_winograd.py says what for).
 
-Points are 0, 1, -1, 2, -2 and infinity (6), 1/2 (7), -1/2 (8). The more points, the larger the
-numbers in the matrices and the more bits are lost: 7 and 8 points lose up to ten times as much as
-6, and with 9 an error could pass 1e-4.
+Points are infinity, 0, 1, -1, 2, -2 (6 of them), 1/2 (7), -1/2 (8). G only evaluates; what divides
+the values stands in B^T. So a filter at the points of a smaller tile is the beginning of what it is
+at those of a larger one, and tiles of two sizes share it. The more points, the larger the numbers
+in the matrices and the more bits are lost: 7 and 8 points lose up to ten times as much as 6, and
+with 9 an error could pass 1e-4.
 """
 
 import math
@@ -21,20 +23,24 @@ from layers._vector import I64, LANES, Vectors
 
 KINDS = (4, 3), (5, 3), (6, 3), (4, 4), (4, 5)
 FINITE = [Fraction(p) for p in ("0", "1", "-1", "2", "-2", "1/2", "-1/2")]
+AT_INFINITY, AT_ONE = 0, 2  # the numbers of these points
 
 
 def matrices(m: int, r: int) -> tuple[list, list, list]:
     """A^T (m, n), B^T (n, n) and G (n, r) of F(m, r), n = m + r - 1, in fractions (Cook, Toom).
 
     A polynomial's value at infinity is its highest coefficient. Row j of B^T holds the
-    coefficients of the product of all (x - p) with p != p_j.
+    coefficients of the product of all (x - p) / (p_j - p) with p != p_j.
     """
     points = FINITE[: m + r - 2]
-    at = [[p**i for p in points] + [Fraction(int(i == m - 1))] for i in range(m)]
-    bt = [product([q for q in points if q != p]) + [Fraction(0)] for p in points]
-    bt.append(product(points))
-    g = [[p**k / math.prod(p - q for q in points if q != p) for k in range(r)] for p in points]
-    g.append([Fraction(int(k == r - 1)) for k in range(r)])
+    at = [[Fraction(int(i == m - 1))] + [p**i for p in points] for i in range(m)]
+    bt = [product(points)]
+    for p in points:
+        others = [q for q in points if q != p]
+        scale = math.prod(p - q for q in others)
+        bt.append([v / scale for v in product(others)] + [Fraction(0)])
+    g = [[Fraction(int(k == r - 1)) for k in range(r)]]
+    g += [[p**k for k in range(r)] for p in points]
     return at, bt, g
 
 

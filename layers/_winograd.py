@@ -23,10 +23,13 @@ Two schedules. Wide: many tiles at a time, the threads share the products of eac
 between two steps is larger than the caches but is used often. Narrow, where U is so small that
 every core has it in its cache: each thread takes some tiles through all steps on its own.
 
-layers/_winograd_tiles.py has the steps, for a few tiles and a panel of channels each.
+layers/_winograd_tiles.py has the steps, for a line of tiles and a panel of channels each,
+layers/_winograd_grid.py the tiles.
 """
 
 import math
+from functools import cached_property
+from itertools import combinations_with_replacement
 
 import numpy as np
 from numba import get_num_threads
@@ -34,13 +37,13 @@ from numba import get_num_threads
 from convnet.kernel import cpu_kernel, prange
 from layers._tile import PANEL, ROWS, add, copy
 from layers._transforms import KINDS, g, gt
+from layers._winograd_grid import block, shape
 from layers._winograd_tiles import (
     add_for_u,
     for_v,
     mixed,
     place,
     product,
-    shape,
     to_dx,
     to_m,
     to_v,
@@ -147,117 +150,129 @@ def transpose_u(U, UT):
 
 
 @cpu_kernel
-def images_to_v(x, V, f, first, tiles):
-    """x (N, H, W, channels) -> V of so many tiles."""
-    for z in prange((tiles + f.across - 1) // f.across * f.DP):
-        start = z // f.DP * f.across
-        to_v(x, V, f, first, start, min(start + f.across, tiles), z % f.DP)
+def images_to_v(x, V, f, first, lines):
+    """x (N, H, W, channels) -> V of so many lines of tiles."""
+    B = block(f, first, lines, 0, f.across)
+    for z in prange(lines * f.DP):
+        to_v(x, V, f, B, first + z // f.DP, z % f.DP)
 
 
 @cpu_kernel
-def multiply(V, U, M, f, tiles):
+def multiply(V, U, M, f, first, lines):
     """M = V U at every point."""
+    B = block(f, first, lines, 0, f.across)
     for z in prange(f.n * f.n * f.KP):
-        product(V, U, M, f, mixed(z // f.KP, f.n), z % f.KP, tiles)
+        product(V, U, M, f, B, mixed(z // f.KP, f.n), z % f.KP)
 
 
 @cpu_kernel
-def m_to_output(M, bias, low, y, f, first, tiles):
-    """y (N, OH, OW, filters) = max(low, A^T M A + bias) of these tiles."""
-    for z in prange((tiles + f.across - 1) // f.across * f.KP):
-        start, kp = z // f.KP * f.across, z % f.KP
-        to_y(M, bias, low, y, f, first, start, min(start + f.across, tiles), kp, kp + 1)
+def m_to_output(M, bias, low, y, f, first, lines):
+    """y (N, OH, OW, filters) = max(low, A^T M A + bias) of these lines."""
+    B = block(f, first, lines, 0, f.across)
+    for z in prange(lines * f.KP):
+        kp = z % f.KP
+        to_y(M, bias, low, y, f, B, first + z // f.KP, kp, kp + 1)
 
 
 @cpu_kernel
-def output_to_m(dy, y, low, M, sums, f, first, tiles):
-    """dM = A dy A^T of these tiles; dy counts where y > low, sums are those of dy."""
-    for z in prange((tiles + f.across - 1) // f.across * f.KP):
-        start, kp = z // f.KP * f.across, z % f.KP
-        end = min(start + f.across, tiles)
-        sums[z // f.KP, kp] = ZERO
-        to_m(dy, y, low, M, sums[z // f.KP], f, first, start, end, kp, kp + 1)
+def output_to_m(dy, y, low, M, sums, f, first, lines):
+    """dM = A dy A^T of these lines; dy counts where y > low, sums are those of dy."""
+    B = block(f, first, lines, 0, f.across)
+    for z in prange(lines * f.KP):
+        kp, mine = z % f.KP, sums[z // f.KP]
+        mine[kp] = ZERO
+        to_m(dy, y, low, M, mine, f, B, first + z // f.KP, kp, kp + 1)
 
 
 @cpu_kernel
-def multiply_for_u(V, M, dU, f, tiles, more):
+def multiply_for_u(V, M, dU, f, first, lines, more):
     """dU (+)= V^T dM."""
+    B = block(f, first, lines, 0, f.across)
     for z in prange(f.n * f.n * f.KP):
-        add_for_u(V, M, dU, f, mixed(z // f.KP, f.n), z % f.KP, tiles, more)
+        add_for_u(V, M, dU, f, B, mixed(z // f.KP, f.n), z % f.KP, more)
 
 
 @cpu_kernel
-def multiply_for_v(M, UT, dV, f, tiles):
+def multiply_for_v(M, UT, dV, f, first, lines):
     """dV = dM U^T; zero where a phase has no product."""
+    B = block(f, first, lines, 0, f.across)
     for z in prange(f.n * f.n * f.DP):
-        for_v(M, UT, dV, f, mixed(z // f.DP, f.n), z % f.DP, tiles)
+        for_v(M, UT, dV, f, B, mixed(z // f.DP, f.n), z % f.DP)
 
 
 @cpu_kernel
-def v_to_images(dV, dx, f, first, tiles):
-    """dx += what these tiles say; the first tile of an image begins with zeros."""
-    each = f.down * f.across
-    first_image, end_image = first // each, (first + tiles - 1) // each + 1
+def v_to_images(dV, dx, f, first, lines):
+    """dx += what these lines say; the first line of an image begins with zeros."""
+    B, first_image = block(f, first, lines, 0, f.across), first // f.down
+    end_image = (first + lines - 1) // f.down + 1
     for z in prange((end_image - first_image) * f.DP):
         image, dp = first_image + z // f.DP, z % f.DP
-        if image * each >= first:
+        if image * f.down >= first:
             zero_lanes(dx, image, f, dp)
-        start, end = max(image * each, first), min((image + 1) * each, first + tiles)
-        to_dx(dV, dx, f, first, start - first, end - first, dp)
+        for line in range(max(image * f.down, first), min((image + 1) * f.down, first + lines)):
+            to_dx(dV, dx, f, B, line, dp)
 
 
 # ---------------------------------------------------------------- narrow: a thread, all steps
 
 
 @cpu_kernel
-def forward_narrow(x, U, bias, low, y, f, size, workers):
-    """y = max(low, conv(x) + bias), so many tiles at a time."""
-    tiles = x.shape[0] * f.down * f.across
-    blocks = (tiles + size - 1) // size
+def forward_narrow(x, U, bias, low, y, f, lines, columns, workers):
+    """y = max(low, conv(x) + bias), a block of so many lines and columns at a time."""
+    all_lines, beside = x.shape[0] * f.down, (f.across + columns - 1) // columns
+    blocks = (all_lines + lines - 1) // lines * beside
     for worker in prange(workers):
-        V = np.empty((f.n * f.n, f.DP, size, PANEL), np.float32)
-        M = np.empty((f.n * f.n, f.KP, size, PANEL), np.float32)
-        for block in range(worker * blocks // workers, (worker + 1) * blocks // workers):
-            first = block * size
-            count = min(size, tiles - first)
-            for dp in range(f.DP):
-                to_v(x, V, f, first, 0, count, dp)
+        V = np.empty((f.n * f.n, f.DP, lines * columns, PANEL), np.float32)
+        M = np.empty((f.n * f.n, f.KP, lines * columns, PANEL), np.float32)
+        for number in range(worker * blocks // workers, (worker + 1) * blocks // workers):
+            first, column = number // beside * lines, number % beside * columns
+            end = min(first + lines, all_lines)
+            B = block(f, first, end - first, column, min(columns, f.across - column))
+            for line in range(first, end):
+                for dp in range(f.DP):
+                    to_v(x, V, f, B, line, dp)
             for q in range(f.n * f.n):
                 for kp in range(f.KP):
-                    product(V, U, M, f, q, kp, count)
-            to_y(M, bias, low, y, f, first, 0, count, 0, f.KP)
+                    product(V, U, M, f, B, q, kp)
+            for line in range(first, end):
+                to_y(M, bias, low, y, f, B, line, 0, f.KP)
 
 
 @cpu_kernel
-def backward_narrow(x, dy, y, low, UT, dx, dU, sums, f, size):
+def backward_narrow(x, dy, y, low, UT, dx, dU, sums, f, lines, columns):
     """dx, if it has elements; parts of dU, if they have elements, and of the sums of dy."""
-    each = f.down * f.across
-    workers, images = sums.shape[0], x.shape[0]
+    workers, images, beside = sums.shape[0], x.shape[0], (f.across + columns - 1) // columns
+    each = (f.down + lines - 1) // lines * beside  # blocks of an image
     for worker in prange(workers):
-        V = np.empty((f.n * f.n, f.DP, size, PANEL), np.float32)
-        M = np.empty((f.n * f.n, f.KP, size, PANEL), np.float32)
+        V = np.empty((f.n * f.n, f.DP, lines * columns, PANEL), np.float32)
+        M = np.empty((f.n * f.n, f.KP, lines * columns, PANEL), np.float32)
         sums[worker] = ZERO
         more = 0
         for image in range(worker * images // workers, (worker + 1) * images // workers):
             if dx.size:
                 for dp in range(f.DP):
                     zero_lanes(dx, image, f, dp)
-            for first in range(image * each, (image + 1) * each, size):
-                count = min(size, (image + 1) * each - first)
-                to_m(dy, y, low, M, sums[worker], f, first, 0, count, 0, f.KP)
+            for number in range(each):
+                first, column = image * f.down + number // beside * lines, number % beside * columns
+                end = min(first + lines, (image + 1) * f.down)
+                B = block(f, first, end - first, column, min(columns, f.across - column))
+                for line in range(first, end):
+                    to_m(dy, y, low, M, sums[worker], f, B, line, 0, f.KP)
                 if dU.size:
-                    for dp in range(f.DP):
-                        to_v(x, V, f, first, 0, count, dp)
+                    for line in range(first, end):
+                        for dp in range(f.DP):
+                            to_v(x, V, f, B, line, dp)
                     for q in range(f.n * f.n):
                         for kp in range(f.KP):
-                            add_for_u(V, M, dU[worker], f, q, kp, count, more)
+                            add_for_u(V, M, dU[worker], f, B, q, kp, more)
                     more = 1
                 if dx.size:
                     for q in range(f.n * f.n):
                         for dp in range(f.DP):
-                            for_v(M, UT, V, f, q, dp, count)
-                    for dp in range(f.DP):
-                        to_dx(V, dx, f, first, 0, count, dp)
+                            for_v(M, UT, V, f, B, q, dp)
+                    for line in range(first, end):
+                        for dp in range(f.DP):
+                            to_dx(V, dx, f, B, line, dp)
 
 
 # ---------------------------------------------------------------- what the layer calls
@@ -266,16 +281,24 @@ def backward_narrow(x, dy, y, low, UT, dx, dU, sums, f, size):
 class Winograd:
     """One group of a convolution; maps are (H, W, channels), C of them from c0, K from k0."""
 
-    def __init__(self, m: int, image, out, c0, C, k0, K, F: int, s: int, p: int):
-        f = self.f = shape(image, out, c0, C, k0, K, F, s, p, m)
-        self.name = f"winograd F({m},{f.r})"
+    def __init__(self, m: int, m2: int, image, out, c0, C, k0, K, F: int, s: int, p: int):
+        f = self.f = shape(image, out, c0, C, k0, K, F, s, p, m, m2)
+        self.name = f"winograd F({m if m == m2 else f'{m}+{m2}'},{f.r})"
         self.u_shape = f.n**2, f.KP, f.DP * PANEL, PANEL
 
     @classmethod
     def kinds(cls, image, out, c0: int, C: int, k0: int, K: int, F: int, s: int, p: int) -> list:
-        """All that apply to such filters."""
-        ms = [m for m, r in KINDS if r == -(-F // s) and s <= F]
-        return [cls(m, image, out, c0, C, k0, K, F, s, p) for m in ms]
+        """All that apply to such filters; of tiles of two sizes those that take both."""
+        ms = sorted((m for m, r in KINDS if r == -(-F // s) and s <= F), reverse=True)
+        pairs = combinations_with_replacement(ms, 2)
+        found = [cls(*pair, image, out, c0, C, k0, K, F, s, p) for pair in pairs]
+        return [way for way in found if way.f.large == way.f.small or way._both]
+
+    @property
+    def _both(self) -> bool:
+        """Whether tiles of both sizes occur."""
+        f = self.f
+        return 0 < f.tall + f.wide < f.down + f.across
 
     @property
     def narrow(self) -> bool:
@@ -286,30 +309,50 @@ class Winograd:
     def multiplies(self) -> int:
         """Multiply-adds of the products for an image, those with zeros as well."""
         f = self.f
-        lines = f.phases * (f.n - 1) + f.full  # those at infinity are not all there
         depth = f.lanes if f.DP == 1 else f.DP // f.phases**2 * PANEL
-        return f.down * f.across * lines**2 * depth * f.KP * PANEL
+        rows, columns = (
+            large * self._lines(f.large) + (both - large) * self._lines(f.small)
+            for large, both in ((f.tall, f.down), (f.wide, f.across))
+        )
+        return rows * columns * depth * f.KP * PANEL
+
+    def _lines(self, size) -> int:
+        """Points of all phases in a direction; of those at infinity not all have a product."""
+        return self.f.phases * (size.n - 1) + self.f.full
 
     @property
     def cost(self) -> float:
         """Multiply-adds of an image, and what the transforms cost of their time."""
         f, price = self.f, NARROW_TRANSFORM if self.narrow else WIDE_TRANSFORM
-        return self.multiplies + f.down * f.across * price * f.n**2 * (f.DP + f.KP) * PANEL
+        rows = f.tall * f.large.n + (f.down - f.tall) * f.small.n
+        columns = f.wide * f.large.n + (f.across - f.wide) * f.small.n
+        return self.multiplies + rows * columns * price * (f.DP + f.KP) * PANEL
 
-    @property
-    def _size(self) -> int:
-        """Tiles of a block of the narrow schedule: whole register tiles that fit the cache."""
+    @cached_property
+    def _block(self) -> tuple[int, int]:
+        """Lines and columns of a block of the narrow schedule, whose V and M fit the cache.
+
+        Of all such blocks those with the fewest tiles, counted in whole register tiles and one
+        more for the calls that each block takes.
+        """
         f = self.f
-        one = 4 * f.n**2 * (f.DP + f.KP) * PANEL
-        return max(1, min(CACHE // one // ROWS, -(-f.down * f.across // ROWS))) * ROWS
+        most = max(1, CACHE // (4 * f.n**2 * (f.DP + f.KP) * PANEL))
+
+        def work(size):
+            lines, columns = size
+            blocks = -(-f.down // lines) * -(-f.across // columns)
+            return blocks * (-(-lines * columns // ROWS) + 1), blocks
+
+        columns = {-(-f.across // parts) for parts in range(1, f.across + 1)}
+        sizes = [(max(1, min(f.down, most // c)), c) for c in columns]
+        return min((size for size in sizes if math.prod(size) <= most), key=work)
 
     def _blocks(self, images: int) -> list[tuple[int, int]]:
-        """(first tile, tiles) of the blocks of the wide schedule, whole rows of tiles."""
-        rows = images * self.f.down
-        count = max(1, round(rows * self.f.across / TILES))
-        size = -(-rows // count)
-        return [(first * self.f.across, min(size, rows - first) * self.f.across)
-                for first in range(0, rows, size)]  # fmt: skip
+        """(first line, lines) of the blocks of the wide schedule."""
+        lines = images * self.f.down
+        count = max(1, round(lines * self.f.across / TILES))
+        size = -(-lines // count)
+        return [(first, min(size, lines - first)) for first in range(0, lines, size)]
 
     def _u(self, run, w):
         """U of the weights; while they do not change it is made once."""
@@ -336,15 +379,15 @@ class Winograd:
         """
         f, low, U = self.f, np.float32(low), self._u(run, w)
         if self.narrow:
-            forward_narrow(x, U, bias, low, y, f, self._size, get_num_threads())
+            forward_narrow(x, U, bias, low, y, f, *self._block, get_num_threads())
             return U, None
         vs = []
-        for first, tiles in self._blocks(len(x)):
-            V = run.empty((f.n**2, f.DP, tiles, PANEL))
-            M = run.empty((f.n**2, f.KP, tiles, PANEL))
-            images_to_v(x, V, f, first, tiles)
-            multiply(V, U, M, f, tiles)
-            m_to_output(M, bias, low, y, f, first, tiles)
+        for first, lines in self._blocks(len(x)):
+            V = run.empty((f.n**2, f.DP, lines * f.across, PANEL))
+            M = run.empty((f.n**2, f.KP, lines * f.across, PANEL))
+            images_to_v(x, V, f, first, lines)
+            multiply(V, U, M, f, first, lines)
+            m_to_output(M, bias, low, y, f, first, lines)
             if run.train:
                 vs.append(V)
         return (U, vs) if run.train else None
@@ -360,7 +403,7 @@ class Winograd:
         if self.narrow:
             sums = run.empty((parts, f.KP, PANEL))
             into = dx if dx is not None else run.empty((0, 0, 0, 0))
-            backward_narrow(x, dy, y, np.float32(low), UT, into, dU, sums, f, self._size)
+            backward_narrow(x, dy, y, np.float32(low), UT, into, dU, sums, f, *self._block)
             db = sums.sum(0).reshape(-1)
         else:
             db = self._backward_wide(run, y, np.float32(low), dy, dx, vs, UT, dU)
@@ -370,14 +413,14 @@ class Winograd:
 
     def _backward_wide(self, run, y, low, dy, dx, vs, UT, dU):
         f, db = self.f, np.zeros(self.f.KP * PANEL, np.float32)
-        for (first, tiles), V in zip(self._blocks(len(dy)), vs):
-            M = run.empty((f.n**2, f.KP, tiles, PANEL))
-            sums = run.empty((tiles // f.across, f.KP, PANEL))
-            output_to_m(dy, y, low, M, sums, f, first, tiles)
+        for (first, lines), V in zip(self._blocks(len(dy)), vs):
+            M = run.empty((f.n**2, f.KP, lines * f.across, PANEL))
+            sums = run.empty((lines, f.KP, PANEL))
+            output_to_m(dy, y, low, M, sums, f, first, lines)
             db += sums.sum(0).reshape(-1)
             if dU.size:
-                multiply_for_u(V, M, dU[0], f, tiles, int(first > 0))
+                multiply_for_u(V, M, dU[0], f, first, lines, int(first > 0))
             if dx is not None:
-                multiply_for_v(M, UT, V, f, tiles)  # V is not needed any more
-                v_to_images(V, dx, f, first, tiles)
+                multiply_for_v(M, UT, V, f, first, lines)  # V is not needed any more
+                v_to_images(V, dx, f, first, lines)
         return db

@@ -3,60 +3,20 @@
 V (points^2, DP, tiles, PANEL), U (points^2, KP, DP * PANEL, PANEL) and M (points^2, KP, tiles,
 PANEL) are cut in panels as the tiles of _tile.py read them. DP panels hold the channels of all
 phases, phase by phase (`lanes` of them), KP panels the filters; lanes with nothing hold zeros.
-Tiles are counted through all rows and images; `first` is the number of tile 0 of V and M.
+layers/_winograd_grid.py says which tiles there are, and in which order.
 """
-
-from typing import NamedTuple
 
 import numpy as np
 
 from convnet.kernel import helper
 from layers._tile import PANEL, add, column, copy, panelwise, prefetch
-from layers._transforms import KINDS, a, at, b, bt, half_bt
+from layers._transforms import AT_INFINITY, AT_ONE, a, at, b, bt, half_bt
 from layers._vector import LANES
+from layers._winograd_grid import extent, run_at, spot
 
 ZERO = np.float32(0)
 settle = panelwise(lambda e, y, v, bias, low: e.at_least(low, e.ir.fadd(v, bias)), 3)
 passed = panelwise(lambda e, d, dy, y, low: e.where_more(y, low, dy), 3)
-
-
-class Shape(NamedTuple):
-    """The numbers of one convolution, for the kernels."""
-
-    H: int  # image: rows, columns, channels
-    W: int
-    channels: int
-    c0: int  # the C channels from here take part
-    C: int
-    OH: int  # output: rows, columns, channels
-    OW: int
-    filters: int
-    k0: int  # the K channels from here are made, in KP panels
-    K: int
-    KP: int
-    F: int  # side of the filter
-    s: int  # stride; there are s x s phases
-    p: int  # padding
-    n: int  # points of F(m, r): m + r - 1
-    m: int
-    r: int
-    kind: int  # the number of (m, r) in KINDS
-    lanes: int  # channels of all phases, in DP panels
-    DP: int
-    phases: int  # phases in a direction if each has panels of its own, else 1
-    full: int  # of these, how many have r taps in a direction; the others have less
-    down: int  # rows of tiles of an image
-    across: int  # tiles in a row
-
-
-def shape(image, out, c0: int, C: int, k0: int, K: int, F: int, s: int, p: int, m: int) -> Shape:
-    """The Shape of a convolution of maps (H, W, channels) with tiles of m x m outputs."""
-    (H, W, channels), (OH, OW, filters) = image, out
-    r, lanes = -(-F // s), s * s * C
-    phases, full = (s, (F - 1) % s + 1) if C % PANEL == 0 else (1, 1)
-    return Shape(H, W, channels, c0, C, OH, OW, filters, k0, K, -(-K // PANEL), F, s, p,
-                 m + r - 1, m, r, KINDS.index((m, r)), lanes, -(-lanes // PANEL), phases, full,
-                 -(-OH // m), -(-OW // m))  # fmt: skip
 
 
 @helper()
@@ -66,51 +26,47 @@ def place(vectors, i, step):
 
 
 @helper()
-def tile_at(f, t):
-    """(image, row, column) of a tile."""
-    return t // (f.down * f.across), t // f.across % f.down, t % f.across
-
-
-@helper()
 def mixed(z, n):
     """The points in an order that spreads those at infinity, which have less to do."""
-    return z * 11 % (n * n)  # 11 has no factor in common with 6, 7 or 8
+    return z * 19 % (n * n)  # 19 has no factor in common with 6, 7 or 8
 
 
 # ---------------------------------------------------------------- between maps and points
 
 
 @helper()
-def to_v(x, V, f, first, start, end, dp):
-    """x (N, H, W, channels) -> panel dp of V, tiles start..end - 1."""
+def to_v(x, V, f, B, line, dp):
+    """x (N, H, W, channels) -> panel dp of V, a line of tiles."""
     n, s, H, W = f.n, f.s, f.H, f.W
-    to_point = V.size // (n * n)
+    to_point, image = V.size // (n * n), line // f.down
     patch, half = np.zeros((n, n, PANEL), np.float32), np.empty((n, n, PANEL), np.float32)
     phase, c = dp * PANEL // f.C, dp * PANEL % f.C
     alone = c + PANEL <= f.C  # in its panel
-    for t in range(start, end):
-        image, i, j = tile_at(f, first + t)
-        y0, x0 = s * f.m * i + phase // s - f.p, s * f.m * j + phase % s - f.p
-        if alone and min(y0, x0) >= 0 and max(y0 - H, x0 - W) + s * (n - 1) < 0:
+    oy, tall = extent(f, line % f.down, f.tall)
+    for j in range(B.column, B.column + B.columns):
+        t, (ox, wide) = spot(f, B, line, j), extent(f, j, f.wide)
+        y0, x0 = s * oy + phase // s - f.p, s * ox + phase % s - f.p
+        below, behind = y0 + s * (tall.n - 1) - H, x0 + s * (wide.n - 1) - W
+        if alone and min(y0, x0) >= 0 and max(below, behind) < 0:
             src = x.ctypes.data + 4 * (((image * H + y0) * W + x0) * f.channels + f.c0 + c)
             down, right = s * W * f.channels, s * f.channels
-            for q in range(n, n + f.m):  # the columns that the next tile has and this has not
-                for v in range(n):
-                    prefetch(src + 4 * (q * right + v * down))
+            for u in range(wide.n, wide.n + wide.m):  # what the next tile has and this has not
+                for v in range(tall.n):
+                    prefetch(src + 4 * (u * right + v * down))
         else:
-            gather(x, patch, f, image, i, j, dp)
+            gather(x, patch, f, image, oy, ox, tall.n, wide.n, dp)
             src, down, right = place(patch, 0, 1), n * PANEL, PANEL
         to = V.ctypes.data + 4 * (dp * V.shape[2] + t) * PANEL
         if f.lanes <= LANES:
-            for q in range(n):
-                half_bt(f.kind, src + 4 * q * right, down, place(half, q, 1), n * PANEL)
-            for q in range(n):
-                half_bt(f.kind, place(half, q, n), PANEL, to + 4 * q * n * to_point, to_point)
+            for u in range(wide.n):
+                half_bt(tall.kind, src + 4 * u * right, down, place(half, u, 1), n * PANEL)
+            for v in range(tall.n):
+                half_bt(wide.kind, place(half, v, n), PANEL, to + 4 * v * n * to_point, to_point)
             continue
-        for q in range(n):
-            bt(f.kind, src + 4 * q * right, down, place(half, q, 1), n * PANEL)
-        for q in range(n):
-            bt(f.kind, place(half, q, n), PANEL, to + 4 * q * n * to_point, to_point)
+        for u in range(wide.n):
+            bt(tall.kind, src + 4 * u * right, down, place(half, u, 1), n * PANEL)
+        for v in range(tall.n):
+            bt(wide.kind, place(half, v, n), PANEL, to + 4 * v * n * to_point, to_point)
 
 
 @helper()
@@ -121,20 +77,20 @@ def run_of(f, dp, lane):
 
 
 @helper()
-def gather(x, patch, f, image, i, j, dp):
-    """The n x n pixels of each phase of a tile; zero where there is none.
+def gather(x, patch, f, image, oy, ox, rows, columns, dp):
+    """The pixels of each phase that a tile takes, from output oy, ox on; zero where there is none.
 
     Lanes that hold no channel are left as they are.
     """
     n, s, lane, flat, out = f.n, f.s, 0, x.reshape(-1), patch.reshape(-1)
     while lane < min(PANEL, f.lanes - dp * PANEL):
         phase, c, count = run_of(f, dp, lane)
-        y0, x0 = s * f.m * i + phase // s - f.p, s * f.m * j + phase % s - f.p
+        y0, x0 = s * oy + phase // s - f.p, s * ox + phase % s - f.p
         L = np.uintp(count)
-        for v in range(n):
+        for v in range(rows):
             row = (image * f.H + y0 + s * v) * f.W
             there = 0 <= y0 + s * v < f.H
-            for u in range(n):
+            for u in range(columns):
                 to = np.uintp((v * n + u) * PANEL + lane)
                 if there and 0 <= x0 + s * u < f.W:
                     src = np.uintp((row + x0 + s * u) * f.channels + f.c0 + c)
@@ -147,37 +103,38 @@ def gather(x, patch, f, image, i, j, dp):
 
 
 @helper()
-def to_dx(dV, dx, f, first, start, end, dp):
+def to_dx(dV, dx, f, B, line, dp):
     """The adjoint of to_v: dx += B dV B^T."""
     n, lanes = f.n, min(PANEL, f.lanes - dp * PANEL)
-    to_point = dV.size // (n * n)
+    to_point, image = dV.size // (n * n), line // f.down
     patch, half = np.empty((n, n, PANEL), np.float32), np.empty((n, n, PANEL), np.float32)
-    for t in range(start, end):
-        image, i, j = tile_at(f, first + t)
-        for q in range(n):
-            src = dV.ctypes.data + 4 * (q * n * to_point + (dp * dV.shape[2] + t) * PANEL)
-            b(f.kind, src, to_point, place(half, q, n), PANEL)
-        for q in range(n):
-            b(f.kind, place(half, q, 1), n * PANEL, place(patch, q, 1), n * PANEL)
+    oy, tall = extent(f, line % f.down, f.tall)
+    for j in range(B.column, B.column + B.columns):
+        t, (ox, wide) = spot(f, B, line, j), extent(f, j, f.wide)
+        for v in range(tall.n):
+            src = dV.ctypes.data + 4 * (v * n * to_point + (dp * dV.shape[2] + t) * PANEL)
+            b(wide.kind, src, to_point, place(half, v, n), PANEL)
+        for u in range(wide.n):
+            b(tall.kind, place(half, u, 1), n * PANEL, place(patch, u, 1), n * PANEL)
         lane = 0
         while lane < lanes:
             phase, c, count = run_of(f, dp, lane)
-            scatter(dx, patch, f, image, i, j, phase, c, lane, count)
+            y0, x0 = f.s * oy + phase // f.s - f.p, f.s * ox + phase % f.s - f.p
+            scatter(dx, patch, f, image, y0, x0, tall.n, wide, c, lane, count)
             lane += count
 
 
 @helper()
-def scatter(dx, patch, f, image, i, j, phase, c, lane, count):
-    """dx += patch, for the channels from c of one phase."""
-    n, s = f.n, f.s
-    y0, x0 = s * f.m * i + phase // s - f.p, s * f.m * j + phase % s - f.p
-    for v in range(max(0, -(y0 // s)), min(n, (f.H - 1 - y0) // s + 1)):
-        for u in range(max(0, -(x0 // s)), min(n, (f.W - 1 - x0) // s + 1)):
+def scatter(dx, patch, f, image, y0, x0, rows, wide, c, lane, count):
+    """dx += patch from pixel y0, x0 on, for the channels from c of one phase."""
+    s = f.s
+    for v in range(max(0, -(y0 // s)), min(rows, (f.H - 1 - y0) // s + 1)):
+        for u in range(max(0, -(x0 // s)), min(wide.n, (f.W - 1 - x0) // s + 1)):
             y, xx = y0 + s * v, x0 + s * u
             if count == PANEL:
                 to = dx.ctypes.data + 4 * (((image * f.H + y) * f.W + xx) * f.channels + f.c0 + c)
-                prefetch(to + 4 * s * f.m * f.channels)  # of the next tile
-                add(to, place(patch, v * n + u, 1))
+                prefetch(to + 4 * s * wide.m * f.channels)  # of the next tile
+                add(to, place(patch, v * f.n + u, 1))
             else:
                 l0, c0 = np.uintp(lane), np.uintp(f.c0 + c)
                 for k in range(np.uintp(count)):
@@ -199,72 +156,75 @@ def zero_lanes(dx, image, f, dp):
 
 
 @helper()
-def to_y(M, bias, low, y, f, first, start, end, kp0, kp1):
-    """y (N, OH, OW, filters) = max(low, A^T M A + bias), panels kp0..kp1 - 1."""
-    m, n = f.m, f.n
-    half, out = np.empty((m, n, PANEL), np.float32), np.empty((m, PANEL), np.float32)
+def to_y(M, bias, low, y, f, B, line, kp0, kp1):
+    """y (N, OH, OW, filters) = max(low, A^T M A + bias), panels kp0..kp1 - 1 of a line of tiles."""
+    n, image = f.n, line // f.down
+    half = np.empty((f.large.m, n, PANEL), np.float32)
+    out = np.empty((f.large.m, PANEL), np.float32)
     lows = np.full(PANEL, low)
-    for z in range((end - start) * (kp1 - kp0)):
-        t, kp = start + z // (kp1 - kp0), kp0 + z % (kp1 - kp0)
-        image, i, j = tile_at(f, first + t)
+    oy, tall = extent(f, line % f.down, f.tall)
+    for z in range(B.columns * (kp1 - kp0)):
+        j, kp = B.column + z // (kp1 - kp0), kp0 + z % (kp1 - kp0)
+        t, (ox, wide) = spot(f, B, line, j), extent(f, j, f.wide)
         k0, L = f.k0 + kp * PANEL, np.uintp(min(PANEL, f.K - kp * PANEL))
-        for q in range(n):
+        for q in range(wide.n):
             src = M.ctypes.data + 4 * PANEL * ((q * f.KP + kp) * M.shape[2] + t)
-            at(f.kind, src, n * (M.size // (n * n)), place(half, q, 1), n * PANEL)
-        for u in range(min(m, f.OH - m * i)):
-            at(f.kind, place(half, u, n), PANEL, out.ctypes.data, PANEL)
-            for v in range(min(m, f.OW - m * j)):
-                pixel = (image * f.OH + m * i + u) * f.OW + m * j + v
+            at(tall.kind, src, n * (M.size // (n * n)), place(half, q, 1), n * PANEL)
+        for u in range(min(tall.m, f.OH - oy)):
+            at(wide.kind, place(half, u, n), PANEL, out.ctypes.data, PANEL)
+            for v in range(min(wide.m, f.OW - ox)):
+                pixel = (image * f.OH + oy + u) * f.OW + ox + v
                 if L == PANEL:
                     to = y.ctypes.data + 4 * (pixel * f.filters + k0)
-                    prefetch(to + 4 * m * f.filters)  # of the next tile
+                    prefetch(to + 4 * wide.m * f.filters)  # of the next tile
                     settle(to, place(out, v, 1),
                            bias.ctypes.data + 4 * k0, lows.ctypes.data)  # fmt: skip
                     continue
                 for k in range(L):
                     number = out[v, k] + bias[np.uintp(k0) + k]
                     number = low if number < low else number
-                    y[image, m * i + u, m * j + v, np.uintp(k0) + k] = number
+                    y[image, oy + u, ox + v, np.uintp(k0) + k] = number
 
 
 @helper()
-def to_m(dy, y, low, M, sums, f, first, start, end, kp0, kp1):
+def to_m(dy, y, low, M, sums, f, B, line, kp0, kp1):
     """Panels of dM = A dy A^T; dy counts where y > low, and is added to sums (KP, PANEL).
 
     The sum of a tile is its value at the point 1, 1: all powers of 1 are 1.
     """
-    m, n = f.m, f.n
+    m, n, image = f.large.m, f.n, line // f.down
     d, half = np.empty((m, m, PANEL), np.float32), np.empty((n, m, PANEL), np.float32)
     lows, masked = np.full(PANEL, low), low > -np.inf  # without a relu a NaN must pass
-    for z in range((end - start) * (kp1 - kp0)):
-        t, kp = start + z // (kp1 - kp0), kp0 + z % (kp1 - kp0)
-        image, i, j = tile_at(f, first + t)
+    oy, tall = extent(f, line % f.down, f.tall)
+    for z in range(B.columns * (kp1 - kp0)):
+        j, kp = B.column + z // (kp1 - kp0), kp0 + z % (kp1 - kp0)
+        t, (ox, wide) = spot(f, B, line, j), extent(f, j, f.wide)
         k0, L = f.k0 + kp * PANEL, np.uintp(min(PANEL, f.K - kp * PANEL))
-        if L < PANEL or m * i + m > f.OH or m * j + m > f.OW:
+        if L < PANEL or oy + tall.m > f.OH or ox + wide.m > f.OW:
             d[:] = ZERO
-        for u in range(min(m, f.OH - m * i)):
-            for v in range(min(m, f.OW - m * j)):
-                pixel = (image * f.OH + m * i + u) * f.OW + m * j + v
+        for u in range(min(tall.m, f.OH - oy)):
+            for v in range(min(wide.m, f.OW - ox)):
+                pixel = (image * f.OH + oy + u) * f.OW + ox + v
                 if L == PANEL:
                     here, off = place(d, u * m + v, 1), 4 * (pixel * f.filters + k0)
-                    prefetch(dy.ctypes.data + off + 4 * m * f.filters)  # of the next tile
+                    prefetch(dy.ctypes.data + off + 4 * wide.m * f.filters)  # of the next tile
                     if masked:
-                        prefetch(y.ctypes.data + off + 4 * m * f.filters)
+                        prefetch(y.ctypes.data + off + 4 * wide.m * f.filters)
                         passed(here, dy.ctypes.data + off, y.ctypes.data + off, lows.ctypes.data)
                     else:
                         copy(here, dy.ctypes.data + off)
                     continue
                 for k in range(L):
-                    number = dy[image, m * i + u, m * j + v, np.uintp(k0) + k]
-                    if masked and not y[image, m * i + u, m * j + v, np.uintp(k0) + k] > low:
+                    number = dy[image, oy + u, ox + v, np.uintp(k0) + k]
+                    if masked and not y[image, oy + u, ox + v, np.uintp(k0) + k] > low:
                         number = ZERO
                     d[u, v, k] = number
-        for q in range(m):
-            a(f.kind, place(d, q, 1), m * PANEL, place(half, q, 1), m * PANEL)
-        for q in range(n):
+        for q in range(wide.m):
+            a(tall.kind, place(d, q, 1), m * PANEL, place(half, q, 1), m * PANEL)
+        for q in range(tall.n):
             to = M.ctypes.data + 4 * PANEL * ((q * n * f.KP + kp) * M.shape[2] + t)
-            a(f.kind, place(half, q, m), PANEL, to, M.size // (n * n))
-        ones = ((n + 1) * f.KP + kp) * M.shape[2] + t
+            a(wide.kind, place(half, q, m), PANEL, to, M.size // (n * n))
+        ones = (AT_ONE * (n + 1) * f.KP + kp) * M.shape[2] + t
         add(place(sums, kp, 1), M.ctypes.data + 4 * PANEL * ones)
 
 
@@ -272,41 +232,53 @@ def to_m(dy, y, low, M, sums, f, first, start, end, kp0, kp1):
 
 
 @helper()
-def product(V, U, M, f, q, kp, tiles):
+def product(V, U, M, f, B, q, kp):
     """Panel kp of M = V U at point q."""
     s, n, T, each = f.phases, f.n, V.shape[2], f.DP // (f.phases * f.phases)
-    if f.DP == 1:
-        column(tiles, 1, f.lanes, V[q, 0].ctypes.data, PANEL, 0, 1, U[q, kp].ctypes.data, PANEL,
-               M[q, kp].ctypes.data, PANEL, 0, 0, ZERO)  # fmt: skip
+    first, end = run_at(f, B, q)
+    if first == end:
         return
-    tall = f.full if q // n == n - 1 else s
-    wide = f.full if q % n == n - 1 else s
+    tiles, to = end - first, M[q, kp, first].ctypes.data
+    if f.DP == 1:
+        column(tiles, 1, f.lanes, V[q, 0, first].ctypes.data, PANEL, 0, 1, U[q, kp].ctypes.data,
+               PANEL, to, PANEL, 0, 0, ZERO)  # fmt: skip
+        return
+    tall = f.full if q // n == AT_INFINITY else s
+    wide = f.full if q % n == AT_INFINITY else s
     whole = wide == s
     for py in range(1 if whole else tall):
         dp = py * s * each
-        column(tiles, (tall * s if whole else wide) * each, PANEL, V[q, dp].ctypes.data, PANEL,
-               T * PANEL, 1, U[q, kp].ctypes.data + 4 * dp * PANEL * PANEL, PANEL,
-               M[q, kp].ctypes.data, PANEL, py, 0, ZERO)  # fmt: skip
+        column(tiles, (tall * s if whole else wide) * each, PANEL, V[q, dp, first].ctypes.data,
+               PANEL, T * PANEL, 1, U[q, kp].ctypes.data + 4 * dp * PANEL * PANEL, PANEL, to, PANEL,
+               py, 0, ZERO)  # fmt: skip
 
 
 @helper()
-def add_for_u(V, M, dU, f, q, kp, tiles, more):
+def add_for_u(V, M, dU, f, B, q, kp, more):
     """Panel kp of dU (+)= V^T dM at point q."""
-    each = f.DP // (f.phases * f.phases)
+    each, (first, end) = f.DP // (f.phases * f.phases), run_at(f, B, q)
+    if first == end:
+        if not more:
+            dU[q, kp] = ZERO
+        return
     for dp in range(f.DP):
         if there(q, dp // each, f.n, f.phases, f.full):
             to = dU[q, kp].ctypes.data + 4 * dp * PANEL * PANEL
-            column(min(PANEL, f.lanes - dp * PANEL), 1, tiles, V[q, dp].ctypes.data, 1, 0, PANEL,
-                   M[q, kp].ctypes.data, PANEL, to, PANEL, more, 0, ZERO)  # fmt: skip
+            column(min(PANEL, f.lanes - dp * PANEL), 1, end - first, V[q, dp, first].ctypes.data, 1,
+                   0, PANEL, M[q, kp, first].ctypes.data, PANEL, to, PANEL, more, 0,
+                   ZERO)  # fmt: skip
 
 
 @helper()
-def for_v(M, UT, dV, f, q, dp, tiles):
+def for_v(M, UT, dV, f, B, q, dp):
     """Panel dp of dV = dM U^T at point q; zero where a phase has no product."""
-    each = f.DP // (f.phases * f.phases)
+    each, (first, end) = f.DP // (f.phases * f.phases), run_at(f, B, q)
+    if first == end:
+        return
     if there(q, dp // each, f.n, f.phases, f.full):
-        column(tiles, f.KP, PANEL, M[q].ctypes.data, PANEL, M.shape[2] * PANEL, 1,
-               UT[q, dp].ctypes.data, PANEL, dV[q, dp].ctypes.data, PANEL, 0, 0, ZERO)  # fmt: skip
+        column(end - first, f.KP, PANEL, M[q, 0, first].ctypes.data, PANEL, M.shape[2] * PANEL, 1,
+               UT[q, dp].ctypes.data, PANEL, dV[q, dp, first].ctypes.data, PANEL, 0, 0,
+               ZERO)  # fmt: skip
     else:
         dV[q, dp] = ZERO
 
@@ -314,4 +286,6 @@ def for_v(M, UT, dV, f, q, dp, tiles):
 @helper()
 def there(q, phase, n, s, full):
     """Whether a phase has a product at point q."""
-    return (q // n < n - 1 or phase // s < full) and (q % n < n - 1 or phase % s < full)
+    return (q // n != AT_INFINITY or phase // s < full) and (
+        q % n != AT_INFINITY or phase % s < full
+    )

@@ -21,7 +21,7 @@ def test_a_net(accuracy, monkeypatch, capsys):
     cfg = ROOT / "layer_configs" / "spp_small.cfg"
     monkeypatch.setattr("sys.argv", ["accuracy.py", f"--layer-def={cfg}", "--set=conv2.filters=33"])
     accuracy.main()
-    rows = re.findall(r"^(conv\d) +(\w+(?: F\(\d,\d\))?)(\*?) +(\S+) +(\S+) +(\S+)$",
+    rows = re.findall(r"^(conv\d) +(\w+(?: F\([\d+]+,\d\))?)(\*?) +(\S+) +(\S+) +(\S+)$",
                       capsys.readouterr().out, re.M)  # fmt: skip
     assert [layer for layer, _, star, *_ in rows if star] == ["conv1", "conv2"]
     errors = {(layer, name): [float(e) for e in row] for layer, name, _, *row in rows}

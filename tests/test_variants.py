@@ -15,10 +15,11 @@ import numba
 import numpy as np
 import pytest
 
-from convnet import Net
+from convnet import Net, kernel
 from convnet.layer import Run, Variant
 from convnet.sgd import Sgd
-from layers import _dense, _tile, _transforms, _winograd
+from layers import _dense, _tile, _transforms, _winograd, _winograd_grid
+from layers._transforms import KINDS
 from tests import contract
 from tests.layers import test_lrn_pool
 
@@ -112,10 +113,10 @@ def test_what_is_chosen():
         case = contract.build("conv", line)
         return case.layer.variant(*[(n, *shape) for shape in case.shapes])
 
-    assert chosen("13x13x256 filters=384 filterSize=3 padding=1").name == "winograd F(5,3)"
+    assert chosen("13x13x256 filters=384 filterSize=3 padding=1").name == "winograd F(5+4,3)"
     assert chosen("12x12x256 filters=384 filterSize=3 padding=1").name == "winograd F(6,3)"
     assert chosen("4x4x256 filters=384 filterSize=3 padding=1").name == "winograd F(4,3)"
-    assert chosen("56x56x64 filters=64 filterSize=3 padding=1").name == "winograd F(6,3)"
+    assert chosen("56x56x64 filters=64 filterSize=3 padding=1").name == "winograd F(6+5,3)"
     assert chosen("16x16x32 filters=32 filterSize=5 padding=2").name == "winograd F(4,5)"
     assert chosen("224x224x3 filters=96 filterSize=7 stride=2").name == "winograd F(4,4)"
     assert chosen("32x32x3 filters=32 filterSize=5 padding=2").name == "direct"
@@ -137,7 +138,7 @@ def test_a_plain_conv_takes_no_relu():
     assert not case.layer.takes(SimpleNamespace(type="pool"), (1, 9, 9, 8))
 
 
-@pytest.mark.parametrize("m,r", _transforms.KINDS)
+@pytest.mark.parametrize("m,r", KINDS)
 def test_winograd_matrices_are_exact(m, r):
     """A^T [ (G g) * (B^T d) ] is the correlation of g and d, in fractions; so are the phases."""
     at, bt, g = _transforms.matrices(m, r)
@@ -150,6 +151,51 @@ def test_winograd_matrices_are_exact(m, r):
 
     products = [a * b for a, b in zip(times(g, taps), times(bt, pixels))]
     assert times(at, products) == [sum(taps[k] * pixels[i + k] for k in range(r)) for i in range(m)]
+
+
+@pytest.mark.parametrize("r", sorted({r for _, r in KINDS}))
+def test_a_small_tile_has_the_first_points_of_a_large_one(r):
+    """G of the one is the beginning of that of the other."""
+    small, *rest = (_transforms.matrices(m, r)[2] for m in sorted(m for m, k in KINDS if k == r))
+    assert all(g[: len(small)] == small for g in rest)
+
+
+@pytest.mark.parametrize("side,large,small,counts", [
+    (13, 5, 4, (1, 2)), (26, 6, 4, (3, 2)), (26, 6, 5, (1, 4)), (12, 6, 4, (2, 0)),
+    (8, 6, 4, (0, 2)), (3, 5, 4, (0, 1)), (1, 6, 5, (0, 1)), (56, 6, 4, (8, 2)),
+])  # fmt: skip
+def test_a_side_is_cut_into_the_fewest_points(side, large, small, counts):
+    large, small = (_winograd_grid.Size(m, m + 2, 0) for m in (large, small))
+    assert _winograd_grid.cut(side, large, small) == counts
+
+
+@pytest.mark.parametrize("m,m2,out", [(5, 4, (13, 9)), (6, 4, (26, 14)), (6, 5, (6, 5)),
+                                      (6, 6, (11, 12)), (5, 4, (8, 5))])  # fmt: skip
+def test_the_tiles_of_a_point_lie_side_by_side(m, m2, out):
+    """Every tile has a place of its own, and each point the run of those that it needs."""
+    f = _winograd_grid.shape((9, 9, 4), (*out, 8), 0, 4, 0, 8, 3, 1, 0, m, m2)
+    first = f.down - 1
+    for lines, column, columns in ((1, 0, f.across), (2 * f.down + 1, 0, f.across), (3, 1, 2)):
+        columns = min(columns, f.across - column)
+        places, sizes, runs = tiles_of(f, first, lines, column, columns)
+        assert sorted(places) == list(range(lines * columns))
+        for q, (begin, end) in enumerate(runs):
+            needed = {place for place, (rows, across) in zip(places, sizes)
+                      if q // f.n < rows and q % f.n < across}  # fmt: skip
+            assert needed == set(range(begin, end))
+
+
+@kernel.jit()
+def tiles_of(f, first, lines, column, columns):
+    """Place and points of each tile of a block, and the run of each point."""
+    B = _winograd_grid.block(f, first, lines, column, columns)
+    places, sizes = [], []
+    for line in range(first, first + lines):
+        for j in range(column, column + columns):
+            places.append(_winograd_grid.spot(f, B, line, j))
+            rows = _winograd_grid.extent(f, line % f.down, f.tall)[1].n
+            sizes.append((rows, _winograd_grid.extent(f, j, f.wide)[1].n))
+    return places, sizes, [_winograd_grid.run_at(f, B, q) for q in range(f.n * f.n)]
 
 
 def test_same_threads_same_bits():
