@@ -122,9 +122,23 @@ def jit(**options) -> Callable:
         if path.is_file():  # in a notebook it is none, and Numba finds a stamp of its own
             # Numba's own stamp is that of the file alone in which the body stands.
             compiled._cache._cache_file._source_stamp = stamps(path)
+        forget_the_unreadable(compiled._cache._cache_file)
         return compiled
 
     return wrap
+
+
+def forget_the_unreadable(cache_file) -> None:
+    """Let Numba compile anew where its index of a file names a class that has moved since."""
+    load = cache_file._load_index
+
+    def careful():
+        try:
+            return load()
+        except (AttributeError, ImportError):
+            return {}
+
+    cache_file._load_index = careful
 
 
 @functools.cache

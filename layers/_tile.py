@@ -107,10 +107,11 @@ def column(M, ko, ki, a, sam, sao, sak, b, sbk, c, ldc, add, bias, low):
             m += 1
 
 
-def panelwise(combine, sources: int = 1):
+def panelwise(combine, sources: int = 1, halves=(0, LANES)):
     """A function (dst, *sources) of addresses that sets the PANEL floats at dst.
 
-    combine(vectors, dst's, *sources') gives the vector that is stored.
+    combine(vectors, dst's, *sources') gives the vector that is stored. halves: where those begin
+    that are set.
     """
 
     @intrinsic
@@ -118,7 +119,7 @@ def panelwise(combine, sources: int = 1):
         def generate(context, builder, signature, arguments):
             e, (dst, rest) = Vectors(builder), arguments
             places = [dst, *(builder.extract_value(rest, i) for i in range(sources))]
-            for half in (0, LANES):
+            for half in halves:
                 vectors = [e.load(e.plus(place, half)) for place in places]
                 e.store(combine(e, *vectors), e.plus(dst, half))
             return context.get_dummy_value()
@@ -142,4 +143,5 @@ def prefetch(context, address):
 
 
 copy = panelwise(lambda e, dst, src: src)
+copy_half = panelwise(lambda e, dst, src: src, halves=(0,))
 add = panelwise(lambda e, dst, src: e.ir.fadd(dst, src))

@@ -58,18 +58,17 @@ def transposed(matrix: list) -> list:
 
 
 def transforms(of, halves=(0, LANES)):
-    """out[i] = sum over j of matrix[i][j] in[j], as a function that Numba can call.
+    """out[i] = sum over j of matrix[i][j] in[j], many times, as a function that Numba can call.
 
     of(m, r) is the matrix; the number of a kind says which. It takes addresses: in[j] are the PANEL
-    floats at src + j * from_step, out[i] at dst + i * to_step. halves: where those of the PANEL
-    begin that are worked on.
+    floats at src + j * from_step, out[i] at dst + i * to_step, each time src_next and dst_next
+    further; times >= 1. halves: where those of the PANEL begin that are worked on.
     """
 
     @intrinsic
-    def apply(context, kind, src, from_step, dst, to_step):
+    def apply(context, kind, times, src, src_next, from_step, dst, dst_next, to_step):
         def generate(context, builder, signature, arguments):
-            kind, src, from_step, dst, to_step = arguments
-            e, end = Vectors(builder), builder.append_basic_block("end")
+            e, end, kind = Vectors(builder), builder.append_basic_block("end"), arguments[0]
             choice, written = builder.switch(kind, end), []
             for number, (m, r) in enumerate(KINDS):
                 matrix = of(m, r)
@@ -78,28 +77,35 @@ def transforms(of, halves=(0, LANES)):
                     block = builder.append_basic_block(f"F{m}{r}")
                     written.append((matrix, block))
                     builder.position_at_end(block)
-                    write(e, halves, matrix, src, from_step, dst, to_step)
+                    write(e, halves, matrix, *arguments[1:])
                     builder.branch(end)
                 choice.add_case(I64(number), block)
             builder.position_at_end(end)
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 5), generate
+        return types.void(*[types.intp] * 8), generate
 
     return apply
 
 
-def write(e: Vectors, halves, matrix: list, src, from_step, dst, to_step) -> None:
+def write(e: Vectors, halves, matrix: list, times, src, src_next, from_step, dst, dst_next,
+          to_step) -> None:  # fmt: skip
     """The code of one matrix."""
-    for half in halves:
-        at, xs = e.plus(src, half), []
-        for _ in matrix[0]:
-            xs.append(e.load(at))
-            at = e.plus(at, from_step)
-        at = e.plus(dst, half)
-        for y in multiplied(e, matrix, xs):
-            e.store(y, at)
-            at = e.plus(at, to_step)
+
+    def body(places):
+        src, dst = places
+        for half in halves:
+            at, xs = e.plus(src, half), []
+            for _ in matrix[0]:
+                xs.append(e.load(at))
+                at = e.plus(at, from_step)
+            at = e.plus(dst, half)
+            for y in multiplied(e, matrix, xs):
+                e.store(y, at)
+                at = e.plus(at, to_step)
+        return [e.plus(src, src_next), e.plus(dst, dst_next)]
+
+    e.loop(times, [src, dst], body)
 
 
 def multiplied(e: Vectors, matrix: list, xs: list) -> list:
@@ -145,42 +151,42 @@ _gt = transforms(lambda m, r: transposed(matrices(m, r)[2]))
 
 # Functions of their own, so that a kernel holds one copy of each.
 @helper()
-def at(kind, src, from_step, dst, to_step):
+def at(kind, times, src, src_next, from_step, dst, dst_next, to_step):
     """A^T: products at n points -> m outputs."""
-    _at(kind, src, from_step, dst, to_step)
+    _at(kind, times, src, src_next, from_step, dst, dst_next, to_step)
 
 
 @helper()
-def a(kind, src, from_step, dst, to_step):
+def a(kind, times, src, src_next, from_step, dst, dst_next, to_step):
     """A, the adjoint of at."""
-    _a(kind, src, from_step, dst, to_step)
+    _a(kind, times, src, src_next, from_step, dst, dst_next, to_step)
 
 
 @helper()
-def bt(kind, src, from_step, dst, to_step):
+def bt(kind, times, src, src_next, from_step, dst, dst_next, to_step):
     """B^T: n pixels -> their values at n points."""
-    _bt(kind, src, from_step, dst, to_step)
+    _bt(kind, times, src, src_next, from_step, dst, dst_next, to_step)
 
 
 @helper()
-def half_bt(kind, src, from_step, dst, to_step):
+def half_bt(kind, times, src, src_next, from_step, dst, dst_next, to_step):
     """bt of the first half of a panel, where the other holds nothing."""
-    _half_bt(kind, src, from_step, dst, to_step)
+    _half_bt(kind, times, src, src_next, from_step, dst, dst_next, to_step)
 
 
 @helper()
-def b(kind, src, from_step, dst, to_step):
+def b(kind, times, src, src_next, from_step, dst, dst_next, to_step):
     """B, the adjoint of bt."""
-    _b(kind, src, from_step, dst, to_step)
+    _b(kind, times, src, src_next, from_step, dst, dst_next, to_step)
 
 
 @helper()
-def g(kind, src, from_step, dst, to_step):
+def g(kind, times, src, src_next, from_step, dst, dst_next, to_step):
     """G: r taps -> their values at n points."""
-    _g(kind, src, from_step, dst, to_step)
+    _g(kind, times, src, src_next, from_step, dst, dst_next, to_step)
 
 
 @helper()
-def gt(kind, src, from_step, dst, to_step):
+def gt(kind, times, src, src_next, from_step, dst, dst_next, to_step):
     """G^T, the adjoint of g."""
-    _gt(kind, src, from_step, dst, to_step)
+    _gt(kind, times, src, src_next, from_step, dst, dst_next, to_step)

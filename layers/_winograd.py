@@ -84,11 +84,10 @@ def weights_to_u(w, U, f):
                             taps[y, x, k] = w[row, col, c, k0 + k]
             for k in range(L, np.uintp(PANEL)):
                 taps[:, :, k] = ZERO
-            for x in range(r):
-                g(f.kind, place(taps, x, 1), r * PANEL, place(half, x, 1), r * PANEL)
-            for i in range(n):
-                to = U.ctypes.data + 4 * (i * n * to_point + (kp * U.shape[2] + d) * PANEL)
-                g(f.kind, place(half, i, r), PANEL, to, to_point)
+            mid, row = place(half, 0, 1), r * PANEL
+            to = U.ctypes.data + 4 * (kp * U.shape[2] + d) * PANEL
+            g(f.kind, r, place(taps, 0, 1), PANEL, row, mid, PANEL, row)
+            g(f.kind, n, mid, row, PANEL, to, n * to_point, to_point)
 
 
 @cpu_kernel
@@ -99,22 +98,20 @@ def u_to_weights(dU, dw, f):
     for z in prange(f.KP * each):
         kp, d0 = z // each, z % each * RUN
         k0, L = np.uintp(f.k0 + kp * PANEL), np.uintp(min(PANEL, f.K - kp * PANEL))
-        total = np.empty((n, PANEL), np.float32)
+        total = np.empty((n * n, PANEL), np.float32)
         half = np.empty((n, r, PANEL), np.float32)
         taps = np.empty((r, r, PANEL), np.float32)
         for d in range(d0, min(d0 + RUN, f.lanes)):
-            for i in range(n):
-                src = dU.ctypes.data + 4 * (i * n * to_point + (kp * D + d) * PANEL)
-                if dU.shape[0] == 1:
-                    gt(f.kind, src, to_point, place(half, i, r), PANEL)
-                    continue
-                for j in range(n):
-                    copy(place(total, j, 1), src + 4 * j * to_point)
+            src, mid, row = dU.ctypes.data + 4 * (kp * D + d) * PANEL, place(half, 0, 1), r * PANEL
+            if dU.shape[0] == 1:
+                gt(f.kind, n, src, n * to_point, to_point, mid, row, PANEL)
+            else:
+                for q in range(n * n):
+                    copy(place(total, q, 1), src + 4 * q * to_point)
                     for part in range(1, dU.shape[0]):
-                        add(place(total, j, 1), src + 4 * (part * n * n + j) * to_point)
-                gt(f.kind, total.ctypes.data, PANEL, place(half, i, r), PANEL)
-            for x in range(r):
-                gt(f.kind, place(half, x, 1), r * PANEL, place(taps, x, 1), r * PANEL)
+                        add(place(total, q, 1), src + 4 * (part * n * n + q) * to_point)
+                gt(f.kind, n, place(total, 0, 1), n * PANEL, PANEL, mid, row, PANEL)
+            gt(f.kind, r, mid, PANEL, row, place(taps, 0, 1), PANEL, row)
             phase, c = d // C, d % C
             for y in range(r):
                 for x in range(r):
@@ -333,7 +330,7 @@ class Winograd:
         """Lines and columns of a block of the narrow schedule, whose V and M fit the cache.
 
         Of all such blocks those with the fewest tiles, counted in whole register tiles and one
-        more for the calls that each block takes.
+        more for the calls that each block takes; of these the widest, which read long runs.
         """
         f = self.f
         most = max(1, CACHE // (4 * f.n**2 * (f.DP + f.KP) * PANEL))
@@ -341,7 +338,7 @@ class Winograd:
         def work(size):
             lines, columns = size
             blocks = -(-f.down // lines) * -(-f.across // columns)
-            return blocks * (-(-lines * columns // ROWS) + 1), blocks
+            return blocks * (-(-lines * columns // ROWS) + 1), blocks, lines
 
         columns = {-(-f.across // parts) for parts in range(1, f.across + 1)}
         sizes = [(max(1, min(f.down, most // c)), c) for c in columns]

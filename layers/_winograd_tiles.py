@@ -9,7 +9,7 @@ layers/_winograd_grid.py says which tiles there are, and in which order.
 import numpy as np
 
 from convnet.kernel import helper
-from layers._tile import PANEL, add, column, copy, panelwise, prefetch
+from layers._tile import PANEL, add, column, copy, copy_half, panelwise, prefetch
 from layers._transforms import AT_INFINITY, AT_ONE, a, at, b, bt, half_bt
 from layers._vector import LANES
 from layers._winograd_grid import extent, run_at, spot
@@ -39,7 +39,8 @@ def to_v(x, V, f, B, line, dp):
     """x (N, H, W, channels) -> panel dp of V, a line of tiles."""
     n, s, H, W = f.n, f.s, f.H, f.W
     to_point, image = V.size // (n * n), line // f.down
-    patch, half = np.zeros((n, n, PANEL), np.float32), np.empty((n, n, PANEL), np.float32)
+    half, room = np.empty((n, n, PANEL), np.float32), np.zeros((n * n + 1) * PANEL, np.float32)
+    patch = room[: n * n * PANEL].reshape(n, n, PANEL)  # what may be written over behind it
     phase, c = dp * PANEL // f.C, dp * PANEL % f.C
     alone = c + PANEL <= f.C  # in its panel
     oy, tall = extent(f, line % f.down, f.tall)
@@ -57,16 +58,13 @@ def to_v(x, V, f, B, line, dp):
             gather(x, patch, f, image, oy, ox, tall.n, wide.n, dp)
             src, down, right = place(patch, 0, 1), n * PANEL, PANEL
         to = V.ctypes.data + 4 * (dp * V.shape[2] + t) * PANEL
+        mid, row = place(half, 0, 1), n * PANEL
         if f.lanes <= LANES:
-            for u in range(wide.n):
-                half_bt(tall.kind, src + 4 * u * right, down, place(half, u, 1), n * PANEL)
-            for v in range(tall.n):
-                half_bt(wide.kind, place(half, v, n), PANEL, to + 4 * v * n * to_point, to_point)
-            continue
-        for u in range(wide.n):
-            bt(tall.kind, src + 4 * u * right, down, place(half, u, 1), n * PANEL)
-        for v in range(tall.n):
-            bt(wide.kind, place(half, v, n), PANEL, to + 4 * v * n * to_point, to_point)
+            half_bt(tall.kind, wide.n, src, right, down, mid, PANEL, row)
+            half_bt(wide.kind, tall.n, mid, row, PANEL, to, n * to_point, to_point)
+        else:
+            bt(tall.kind, wide.n, src, right, down, mid, PANEL, row)
+            bt(wide.kind, tall.n, mid, row, PANEL, to, n * to_point, to_point)
 
 
 @helper()
@@ -80,8 +78,10 @@ def run_of(f, dp, lane):
 def gather(x, patch, f, image, oy, ox, rows, columns, dp):
     """The pixels of each phase that a tile takes, from output oy, ox on; zero where there is none.
 
-    Lanes that hold no channel are left as they are.
+    Lanes that hold no channel may hold anything.
     """
+    if gather_runs(x, patch, f, image, oy, ox, rows, columns):
+        return
     n, s, lane, flat, out = f.n, f.s, 0, x.reshape(-1), patch.reshape(-1)
     while lane < min(PANEL, f.lanes - dp * PANEL):
         phase, c, count = run_of(f, dp, lane)
@@ -103,6 +103,30 @@ def gather(x, patch, f, image, oy, ox, rows, columns, dp):
 
 
 @helper()
+def gather_runs(x, patch, f, image, oy, ox, rows, columns):
+    """The same, where all is in the image and in one panel: whether that is so.
+
+    The phases of a row, s pixels side by side with all their channels, are a run of lanes. It is
+    copied in whole vectors; the next run covers what is too much.
+    """
+    s, run, y0, x0 = f.s, f.s * f.C, f.s * oy - f.p, f.s * ox - f.p
+    below, behind = y0 + s * rows, x0 + s * columns
+    end = ((image * f.H + below - 1) * f.W + behind) * f.C + LANES
+    if min(y0, x0) < 0 or below > f.H or behind > f.W or end > x.size:
+        return False
+    if f.lanes > PANEL or f.channels > f.C:
+        return False
+    for v in range(rows):
+        for u in range(columns):
+            src = x.ctypes.data + 4 * (((image * f.H + y0 + s * v) * f.W + x0 + s * u) * f.C)
+            to = place(patch, v * f.n + u, 1)
+            for y in range(s):
+                for k in range(0, run, LANES):
+                    copy_half(to + 4 * (y * run + k), src + 4 * (y * f.W * f.C + k))
+    return True
+
+
+@helper()
 def to_dx(dV, dx, f, B, line, dp):
     """The adjoint of to_v: dx += B dV B^T."""
     n, lanes = f.n, min(PANEL, f.lanes - dp * PANEL)
@@ -111,11 +135,13 @@ def to_dx(dV, dx, f, B, line, dp):
     oy, tall = extent(f, line % f.down, f.tall)
     for j in range(B.column, B.column + B.columns):
         t, (ox, wide) = spot(f, B, line, j), extent(f, j, f.wide)
-        for v in range(tall.n):
-            src = dV.ctypes.data + 4 * (v * n * to_point + (dp * dV.shape[2] + t) * PANEL)
-            b(wide.kind, src, to_point, place(half, v, n), PANEL)
-        for u in range(wide.n):
-            b(tall.kind, place(half, u, 1), n * PANEL, place(patch, u, 1), n * PANEL)
+        src, mid, row = (
+            dV.ctypes.data + 4 * (dp * dV.shape[2] + t) * PANEL,
+            place(half, 0, 1),
+            n * PANEL,
+        )
+        b(wide.kind, tall.n, src, n * to_point, to_point, mid, row, PANEL)
+        b(tall.kind, wide.n, mid, PANEL, row, place(patch, 0, 1), PANEL, row)
         lane = 0
         while lane < lanes:
             phase, c, count = run_of(f, dp, lane)
@@ -158,30 +184,33 @@ def zero_lanes(dx, image, f, dp):
 @helper()
 def to_y(M, bias, low, y, f, B, line, kp0, kp1):
     """y (N, OH, OW, filters) = max(low, A^T M A + bias), panels kp0..kp1 - 1 of a line of tiles."""
-    n, image = f.n, line // f.down
-    half = np.empty((f.large.m, n, PANEL), np.float32)
-    out = np.empty((f.large.m, PANEL), np.float32)
+    m, n, image, to_point = f.large.m, f.n, line // f.down, M.size // (f.n * f.n)
+    half, out = np.empty((m, n, PANEL), np.float32), np.empty((m, m, PANEL), np.float32)
     lows = np.full(PANEL, low)
     oy, tall = extent(f, line % f.down, f.tall)
     for z in range(B.columns * (kp1 - kp0)):
         j, kp = B.column + z // (kp1 - kp0), kp0 + z % (kp1 - kp0)
         t, (ox, wide) = spot(f, B, line, j), extent(f, j, f.wide)
         k0, L = f.k0 + kp * PANEL, np.uintp(min(PANEL, f.K - kp * PANEL))
-        for q in range(wide.n):
-            src = M.ctypes.data + 4 * PANEL * ((q * f.KP + kp) * M.shape[2] + t)
-            at(tall.kind, src, n * (M.size // (n * n)), place(half, q, 1), n * PANEL)
-        for u in range(min(tall.m, f.OH - oy)):
-            at(wide.kind, place(half, u, n), PANEL, out.ctypes.data, PANEL)
-            for v in range(min(wide.m, f.OW - ox)):
+        rows, columns = min(tall.m, f.OH - oy), min(wide.m, f.OW - ox)
+        src, mid, row = (
+            M.ctypes.data + 4 * (kp * M.shape[2] + t) * PANEL,
+            place(half, 0, 1),
+            n * PANEL,
+        )
+        at(tall.kind, wide.n, src, to_point, n * to_point, mid, PANEL, row)
+        at(wide.kind, rows, mid, row, PANEL, place(out, 0, 1), m * PANEL, PANEL)
+        for u in range(rows):
+            for v in range(columns):
                 pixel = (image * f.OH + oy + u) * f.OW + ox + v
                 if L == PANEL:
                     to = y.ctypes.data + 4 * (pixel * f.filters + k0)
                     prefetch(to + 4 * wide.m * f.filters)  # of the next tile
-                    settle(to, place(out, v, 1),
+                    settle(to, place(out, u * m + v, 1),
                            bias.ctypes.data + 4 * k0, lows.ctypes.data)  # fmt: skip
                     continue
                 for k in range(L):
-                    number = out[v, k] + bias[np.uintp(k0) + k]
+                    number = out[u, v, k] + bias[np.uintp(k0) + k]
                     number = low if number < low else number
                     y[image, oy + u, ox + v, np.uintp(k0) + k] = number
 
@@ -192,7 +221,7 @@ def to_m(dy, y, low, M, sums, f, B, line, kp0, kp1):
 
     The sum of a tile is its value at the point 1, 1: all powers of 1 are 1.
     """
-    m, n, image = f.large.m, f.n, line // f.down
+    m, n, image, to_point = f.large.m, f.n, line // f.down, M.size // (f.n * f.n)
     d, half = np.empty((m, m, PANEL), np.float32), np.empty((n, m, PANEL), np.float32)
     lows, masked = np.full(PANEL, low), low > -np.inf  # without a relu a NaN must pass
     oy, tall = extent(f, line % f.down, f.tall)
@@ -219,13 +248,14 @@ def to_m(dy, y, low, M, sums, f, B, line, kp0, kp1):
                     if masked and not y[image, oy + u, ox + v, np.uintp(k0) + k] > low:
                         number = ZERO
                     d[u, v, k] = number
-        for q in range(wide.m):
-            a(tall.kind, place(d, q, 1), m * PANEL, place(half, q, 1), m * PANEL)
-        for q in range(tall.n):
-            to = M.ctypes.data + 4 * PANEL * ((q * n * f.KP + kp) * M.shape[2] + t)
-            a(wide.kind, place(half, q, m), PANEL, to, M.size // (n * n))
-        ones = (AT_ONE * (n + 1) * f.KP + kp) * M.shape[2] + t
-        add(place(sums, kp, 1), M.ctypes.data + 4 * PANEL * ones)
+        to, mid, row = (
+            M.ctypes.data + 4 * (kp * M.shape[2] + t) * PANEL,
+            place(half, 0, 1),
+            m * PANEL,
+        )
+        a(tall.kind, wide.m, place(d, 0, 1), PANEL, row, mid, PANEL, row)
+        a(wide.kind, tall.n, mid, row, PANEL, to, n * to_point, to_point)
+        add(place(sums, kp, 1), to + 4 * AT_ONE * (n + 1) * to_point)
 
 
 # ---------------------------------------------------------------- products at a point
