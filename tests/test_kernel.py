@@ -131,6 +131,6 @@ def test_the_cache_sees_an_edit_of_a_helper(tmp_path):
     index = list((tmp_path / "cache").rglob("user.fill-*.nbi"))
     assert index
     # as an older version leaves it that had a class somewhere else
-    index[-1].write_bytes(pickle.dumps(numba.__version__) + pickle.dumps(b"clayers.user\nGone\n."))
+    index[-1].write_bytes(pickle.dumps(numba.__version__) + b"clayers.user\nGone\n.")
     done = subprocess.run(run, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0 and float(done.stdout) == value, done.stderr
