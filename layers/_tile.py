@@ -51,6 +51,9 @@ def emit(rows: int):
 
             def outer(values):
                 at = values[1 : 1 + len(starts)]
+                for m in ms:  # of the next tile of A
+                    ahead = builder.mul(sam, I64(rows + m % 3))
+                    e.prefetch(e.plus(at[m // 3], ahead))
                 got = e.loop(ki, values, inner)
                 return [got[0], *(e.plus(p, sao) for p in at), *got[1 + len(starts) :]]
 
