@@ -37,7 +37,7 @@ from numba import get_num_threads
 from convnet.kernel import cpu_kernel, prange
 from layers._tile import PANEL, ROWS, add, copy
 from layers._transforms import KINDS, g, gt
-from layers._winograd_grid import block, shape
+from layers._winograd_grid import block, point, shape
 from layers._winograd_tiles import (
     add_for_u,
     for_v,
@@ -159,7 +159,7 @@ def multiply(V, U, M, f, first, lines):
     """M = V U at every point."""
     B = block(f, first, lines, 0, f.across)
     for z in prange(f.n * f.n * f.KP):
-        product(V, U, M, f, B, mixed(z // f.KP, f.n), z % f.KP)
+        product(V, U, M, f, point(f, B, mixed(z // f.KP, f.n)), z % f.KP)
 
 
 @cpu_kernel
@@ -186,7 +186,7 @@ def multiply_for_u(V, M, dU, f, first, lines, more):
     """dU (+)= V^T dM."""
     B = block(f, first, lines, 0, f.across)
     for z in prange(f.n * f.n * f.KP):
-        add_for_u(V, M, dU, f, B, mixed(z // f.KP, f.n), z % f.KP, more)
+        add_for_u(V, M, dU, f, point(f, B, mixed(z // f.KP, f.n)), z % f.KP, more)
 
 
 @cpu_kernel
@@ -194,7 +194,7 @@ def multiply_for_v(M, UT, dV, f, first, lines):
     """dV = dM U^T; zero where a phase has no product."""
     B = block(f, first, lines, 0, f.across)
     for z in prange(f.n * f.n * f.DP):
-        for_v(M, UT, dV, f, B, mixed(z // f.DP, f.n), z % f.DP)
+        for_v(M, UT, dV, f, point(f, B, mixed(z // f.DP, f.n)), z % f.DP)
 
 
 @cpu_kernel
@@ -229,8 +229,9 @@ def forward_narrow(x, U, bias, low, y, f, lines, columns, workers):
                 for dp in range(f.DP):
                     to_v(x, V, f, B, line, dp)
             for q in range(f.n * f.n):
+                P = point(f, B, q)
                 for kp in range(f.KP):
-                    product(V, U, M, f, B, q, kp)
+                    product(V, U, M, f, P, kp)
             for line in range(first, end):
                 to_y(M, bias, low, y, f, B, line, 0, f.KP)
 
@@ -260,13 +261,15 @@ def backward_narrow(x, dy, y, low, UT, dx, dU, sums, f, lines, columns):
                         for dp in range(f.DP):
                             to_v(x, V, f, B, line, dp)
                     for q in range(f.n * f.n):
+                        P = point(f, B, q)
                         for kp in range(f.KP):
-                            add_for_u(V, M, dU[worker], f, B, q, kp, more)
+                            add_for_u(V, M, dU[worker], f, P, kp, more)
                     more = 1
                 if dx.size:
                     for q in range(f.n * f.n):
+                        P = point(f, B, q)
                         for dp in range(f.DP):
-                            for_v(M, UT, V, f, B, q, dp)
+                            for_v(M, UT, V, f, P, dp)
                     for line in range(first, end):
                         for dp in range(f.DP):
                             to_dx(V, dx, f, B, line, dp)
@@ -306,7 +309,7 @@ class Winograd:
     def multiplies(self) -> int:
         """Multiply-adds of the products for an image, those with zeros as well."""
         f = self.f
-        depth = f.lanes if f.DP == 1 else f.DP // f.phases**2 * PANEL
+        depth = f.lanes if f.DP == 1 else f.each * PANEL
         rows, columns = (
             large * self._lines(f.large) + (both - large) * self._lines(f.small)
             for large, both in ((f.tall, f.down), (f.wide, f.across))

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from convnet.kernel import helper
 from layers._tile import PANEL
-from layers._transforms import KINDS
+from layers._transforms import AT_INFINITY, KINDS
 
 
 class Size(NamedTuple):
@@ -55,6 +55,7 @@ class Shape(NamedTuple):
     lanes: int  # channels of all phases, in DP panels
     DP: int
     phases: int  # phases in a direction if each has panels of its own, else 1
+    each: int  # panels of a phase
     full: int  # of these, how many have r taps in a direction; the others have less
     n: int  # points in a direction, those of a large tile
     kind: int  # of a large tile
@@ -80,12 +81,12 @@ class Block(NamedTuple):
 def shape(image, out, c0: int, C: int, k0: int, K: int, F: int, s: int, p: int, m: int, m2: int):
     """The Shape of a convolution of maps (H, W, channels) with tiles of m and m2 outputs."""
     (H, W, channels), (OH, OW, filters) = image, out
-    r, lanes = -(-F // s), s * s * C
+    r, lanes, DP = -(-F // s), s * s * C, -(-s * s * C // PANEL)
     phases, full = (s, (F - 1) % s + 1) if C % PANEL == 0 else (1, 1)
     large, small = (Size(m, m + r - 1, KINDS.index((m, r))) for m in (m, m2))
     (tall, low), (wide, narrow) = cut(OH, large, small), cut(OW, large, small)
     return Shape(H, W, channels, c0, C, OH, OW, filters, k0, K, -(-K // PANEL), F, s, p, r, lanes,
-                 -(-lanes // PANEL), phases, full, large.n, large.kind, large, small, tall,
+                 DP, phases, DP // phases**2, full, large.n, large.kind, large, small, tall,
                  tall + low, wide, wide + narrow)  # fmt: skip
 
 
@@ -130,13 +131,25 @@ def spot(f, B, line, column):
     return begin + (B.lines - B.tall) * B.wide + low * narrow + column - B.wide
 
 
+class Point(NamedTuple):
+    """What is multiplied at a point for a block."""
+
+    q: int  # its number
+    tall: int  # phases that have a product there, by their rows, and by their columns
+    wide: int
+    first: int  # the tiles first..end - 1 have one
+    end: int
+
+
 @helper()
-def run_at(f, B, q):
-    """The tiles first..end - 1 of a block have products at point q."""
+def point(f, B, q):
+    """Point q for a block."""
+    i, j = q // f.n, q % f.n
     first, end, large = 0, B.lines * B.columns, B.tall * B.columns
-    if q // f.n >= f.small.n:
+    if i >= f.small.n:
         end = large
-    if q % f.n >= f.small.n:
+    if j >= f.small.n:
         first = B.tall * (B.columns - B.wide)
         end = min(end, large + (B.lines - B.tall) * B.wide)
-    return first, end
+    tall = f.full if i == AT_INFINITY else f.phases
+    return Point(q, tall, f.full if j == AT_INFINITY else f.phases, first, end)

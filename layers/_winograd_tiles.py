@@ -10,9 +10,9 @@ import numpy as np
 
 from convnet.kernel import helper
 from layers._tile import PANEL, add, column, copy, copy_half, panelwise, prefetch
-from layers._transforms import AT_INFINITY, AT_ONE, a, at, b, bt, half_bt
+from layers._transforms import AT_ONE, a, at, b, bt, half_bt
 from layers._vector import LANES
-from layers._winograd_grid import extent, run_at, spot
+from layers._winograd_grid import extent, spot
 
 ZERO = np.float32(0)
 settle = panelwise(lambda e, y, v, bias, low: e.at_least(low, e.ir.fadd(v, bias)), 3)
@@ -262,60 +262,54 @@ def to_m(dy, y, low, M, sums, f, B, line, kp0, kp1):
 
 
 @helper()
-def product(V, U, M, f, B, q, kp):
-    """Panel kp of M = V U at point q."""
-    s, n, T, each = f.phases, f.n, V.shape[2], f.DP // (f.phases * f.phases)
-    first, end = run_at(f, B, q)
-    if first == end:
+def panel(points, q, p, row):
+    """The address of a row of panel p at point q; a slice would count references."""
+    return points.ctypes.data + 4 * PANEL * ((q * points.shape[1] + p) * points.shape[2] + row)
+
+
+@helper()
+def product(V, U, M, f, P, kp):
+    """Panel kp of M = V U at a point."""
+    if P.first == P.end:
         return
-    tiles, to = end - first, M[q, kp, first].ctypes.data
+    tiles, T, to = P.end - P.first, V.shape[2], panel(M, P.q, kp, P.first)
     if f.DP == 1:
-        column(tiles, 1, f.lanes, V[q, 0, first].ctypes.data, PANEL, 0, 1, U[q, kp].ctypes.data,
+        column(tiles, 1, f.lanes, panel(V, P.q, 0, P.first), PANEL, 0, 1, panel(U, P.q, kp, 0),
                PANEL, to, PANEL, 0, 0, ZERO)  # fmt: skip
         return
-    tall = f.full if q // n == AT_INFINITY else s
-    wide = f.full if q % n == AT_INFINITY else s
-    whole = wide == s
-    for py in range(1 if whole else tall):
-        dp = py * s * each
-        column(tiles, (tall * s if whole else wide) * each, PANEL, V[q, dp, first].ctypes.data,
-               PANEL, T * PANEL, 1, U[q, kp].ctypes.data + 4 * dp * PANEL * PANEL, PANEL, to, PANEL,
-               py, 0, ZERO)  # fmt: skip
+    whole = P.wide == f.phases
+    for py in range(1 if whole else P.tall):
+        dp = py * f.phases * f.each
+        panels = (P.tall * f.phases if whole else P.wide) * f.each
+        column(tiles, panels, PANEL, panel(V, P.q, dp, P.first), PANEL, T * PANEL, 1,
+               panel(U, P.q, kp, dp * PANEL), PANEL, to, PANEL, py, 0, ZERO)  # fmt: skip
 
 
 @helper()
-def add_for_u(V, M, dU, f, B, q, kp, more):
-    """Panel kp of dU (+)= V^T dM at point q."""
-    each, (first, end) = f.DP // (f.phases * f.phases), run_at(f, B, q)
-    if first == end:
+def add_for_u(V, M, dU, f, P, kp, more):
+    """Panel kp of dU (+)= V^T dM at a point."""
+    if P.first == P.end:
         if not more:
-            dU[q, kp] = ZERO
+            dU[P.q, kp] = ZERO
         return
-    for dp in range(f.DP):
-        if there(q, dp // each, f.n, f.phases, f.full):
-            to = dU[q, kp].ctypes.data + 4 * dp * PANEL * PANEL
-            column(min(PANEL, f.lanes - dp * PANEL), 1, end - first, V[q, dp, first].ctypes.data, 1,
-                   0, PANEL, M[q, kp, first].ctypes.data, PANEL, to, PANEL, more, 0,
-                   ZERO)  # fmt: skip
+    for py in range(P.tall):
+        for px in range(P.wide):
+            begin = (py * f.phases + px) * f.each
+            for dp in range(begin, begin + f.each):
+                column(min(PANEL, f.lanes - dp * PANEL), 1, P.end - P.first,
+                       panel(V, P.q, dp, P.first), 1, 0, PANEL, panel(M, P.q, kp, P.first), PANEL,
+                       panel(dU, P.q, kp, dp * PANEL), PANEL, more, 0, ZERO)  # fmt: skip
 
 
 @helper()
-def for_v(M, UT, dV, f, B, q, dp):
-    """Panel dp of dV = dM U^T at point q; zero where a phase has no product."""
-    each, (first, end) = f.DP // (f.phases * f.phases), run_at(f, B, q)
-    if first == end:
+def for_v(M, UT, dV, f, P, dp):
+    """Panel dp of dV = dM U^T at a point; zero where a phase has no product."""
+    if P.first == P.end:
         return
-    if there(q, dp // each, f.n, f.phases, f.full):
-        column(end - first, f.KP, PANEL, M[q, 0, first].ctypes.data, PANEL, M.shape[2] * PANEL, 1,
-               UT[q, dp].ctypes.data, PANEL, dV[q, dp, first].ctypes.data, PANEL, 0, 0,
+    py, px = dp // f.each // f.phases, dp // f.each % f.phases
+    if py < P.tall and px < P.wide:
+        column(P.end - P.first, f.KP, PANEL, panel(M, P.q, 0, P.first), PANEL, M.shape[2] * PANEL,
+               1, panel(UT, P.q, dp, 0), PANEL, panel(dV, P.q, dp, P.first), PANEL, 0, 0,
                ZERO)  # fmt: skip
     else:
-        dV[q, dp] = ZERO
-
-
-@helper()
-def there(q, phase, n, s, full):
-    """Whether a phase has a product at point q."""
-    return (q // n != AT_INFINITY or phase // s < full) and (
-        q % n != AT_INFINITY or phase % s < full
-    )
+        dV[P.q, dp] = ZERO

@@ -195,7 +195,7 @@ def tiles_of(f, first, lines, column, columns):
             places.append(_winograd_grid.spot(f, B, line, j))
             rows = _winograd_grid.extent(f, line % f.down, f.tall)[1].n
             sizes.append((rows, _winograd_grid.extent(f, j, f.wide)[1].n))
-    return places, sizes, [_winograd_grid.run_at(f, B, q) for q in range(f.n * f.n)]
+    return places, sizes, [_winograd_grid.point(f, B, q)[-2:] for q in range(f.n * f.n)]
 
 
 def test_same_threads_same_bits():
