@@ -5,13 +5,12 @@
     probs = engine.infer(images)
 
 images (N, H, W, C) float32 minus their mean, labels (N,). Dropout is on in training; each engine
-draws its own masks. Importing this file imports no engine. `settings` are the ways to run an engine
-of which the fastest is to be taken. Nothing keeps the net, so that its memory is free again.
+draws its own masks. Importing this file imports no engine. `settings` gives the ways to run one on
+a device of which the fastest is to be taken. Nothing keeps the net: its memory is free again.
 """
 
 import contextlib
 import tempfile
-import time
 
 import numpy as np
 
@@ -22,18 +21,16 @@ LAYOUTS = {"channels_last": "channels last", "nchw": "NCHW"}
 
 
 class Torch:
-    """PyTorch on the CPU, channels_last unless asked otherwise.
+    """PyTorch, channels_last unless asked otherwise.
 
-    update: "exact", cuda-convnet's with its schedules, or "fused", torch.optim.SGD's fastest, which
-    is the same while the rates are constant.
+    device: "cpu" or as PyTorch calls it, "cuda:0". update: "exact", cuda-convnet's with its
+    schedules, or "fused", torch.optim.SGD's fastest, which is the same while the rates are
+    constant. tf32: whether products on a GPU may round what they multiply to 10 bits, as PyTorch's
+    convolutions do unless told otherwise.
     """
 
     title, needs = "PyTorch", "torch"
-    settings = tuple(
-        Setting(name + more, {"layout": layout, "update": "fused"}, variables)
-        for layout, name in LAYOUTS.items()
-        for more, variables in [("", {}), (" and huge pages", {"THP_MEM_ALLOC_ENABLE": "1"})]
-    )
+    tf32 = False
 
     def __init__(
         self,
@@ -41,6 +38,7 @@ class Torch:
         threads: int,
         layout: str = "channels_last",
         update: str = "exact",
+        device: str = "cpu",
         upto: str | None = None,
     ):
         import torch
@@ -49,14 +47,40 @@ class Torch:
         torch.set_num_threads(threads)
         torch.manual_seed(net.seed)
         self.torch, self.version = torch, f"PyTorch {torch.__version__}"
+        if device != "cpu" and not torch.cuda.is_available():
+            raise UsageError(f"{self.title}: finds no GPU")
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.tf32
+        self.on_gpu = device != "cpu"
         try:
-            self.net, self.output = torch_net.TorchNet(net, layout=layout), upto or net.output
+            self.net = torch_net.TorchNet(net, layout=layout, device=device)
+            self.output = upto or net.output
         except ValueError as e:
             raise UsageError(f"{self.title}: {e}") from None
         self.feeds, self.cost = net.graph.feeds, net.graph.costs[0]
         self.sgd = torch_net.Sgd(self.net) if update == "exact" else self._fused(net)
         self.planes = layout == "nchw"
         self.watch(None)
+
+    @staticmethod
+    def settings(device: str) -> tuple[Setting, ...]:
+        """Both layouts; on a CPU each with and without huge pages."""
+        kind, _, index = device.partition(":")
+        pages = [("", {}), (" and huge pages", {"THP_MEM_ALLOC_ENABLE": "1"})]
+        options = {"update": "fused", "device": f"cuda:{index or 0}" if kind == "gpu" else "cpu"}
+        return tuple(
+            Setting(name + more, {**options, "layout": layout}, variables)
+            for layout, name in LAYOUTS.items()
+            for more, variables in pages[: 1 if kind == "gpu" else 2]
+        )
+
+    def wait(self) -> None:
+        """Until everything asked for is computed."""
+        if self.on_gpu:
+            self.torch.cuda.synchronize()
+
+    def held(self) -> int:
+        """Bytes of a GPU's memory that it has taken at most."""
+        return self.torch.cuda.max_memory_reserved() if self.on_gpu else 0
 
     def _fused(self, net):
         groups = []
@@ -101,7 +125,13 @@ class Torch:
             with self.clock.part("feed"):
                 given = {self.feeds[0]: self.net.tensor(images)}
             out = self.net(given, [self.output])[self.output]
-        return out.permute(0, 2, 3, 1).flatten(1).numpy()
+        return out.permute(0, 2, 3, 1).flatten(1).cpu().numpy()
+
+
+class TorchTf32(Torch):
+    """PyTorch with TF32, on a GPU."""
+
+    title, tf32 = "PyTorch with TF32", True
 
 
 class Marks:
@@ -122,14 +152,14 @@ class Marks:
     def made(self, layer: str, y) -> None:
         """This is a layer's output."""
         if y.requires_grad:
-            y.register_hook(lambda _: self.times.append((layer, time.perf_counter())))
+            y.register_hook(lambda _: self.times.append((layer, self.clock.now())))
 
     @contextlib.contextmanager
     def backward(self):
         """Around the whole backward pass."""
         self.times.clear()
         yield
-        ends = [*[at for _, at in self.times[1:]], time.perf_counter()]
+        ends = [*[at for _, at in self.times[1:]], self.clock.now()]
         for (layer, start), end in zip(self.times, ends):
             self.clock.layers[layer, layer, "bprop"] += end - start
 
@@ -142,13 +172,27 @@ def in_planes(images: np.ndarray) -> np.ndarray:
 class Onnx:
     """ONNX Runtime on the CPU; inference only. The file is written for the first batch's shape."""
 
-    title, needs, settings = "ONNX Runtime", "onnxruntime", (Setting(),)
+    title, needs = "ONNX Runtime", "onnxruntime"
 
     def __init__(self, net, threads: int, upto: str | None = None):
         import onnxruntime
 
         self.runtime, self.version = onnxruntime, f"ONNX Runtime {onnxruntime.__version__}"
         self.net, self.threads, self.output = net, threads, upto or net.output
+
+    @staticmethod
+    def settings(device: str) -> tuple[Setting, ...]:
+        """One, on a CPU."""
+        if device.startswith("gpu"):
+            raise UsageError(f"--device={device}: ONNX Runtime goes with --device=cpu here")
+        return (Setting(),)
+
+    def wait(self) -> None:
+        """It answers when it is done."""
+
+    def held(self) -> int:
+        """Bytes of a memory of its own; a CPU has none."""
+        return 0
 
     def watch(self, clock: Clock | None) -> None:
         """It does not tell the times of layers."""
@@ -178,4 +222,4 @@ class Onnx:
             )
 
 
-ENGINES = {"ours": Ours, "torch": Torch, "onnx": Onnx}
+ENGINES = {"ours": Ours, "torch": Torch, "torch-tf32": TorchTf32, "onnx": Onnx}

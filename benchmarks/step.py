@@ -18,12 +18,14 @@ multiplies less may beat, and `done`, that of those which convnet's kernels real
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 
 import numpy as np
 
 from convnet import bench, benchtable, cli, options
 from convnet.bench import step_seconds
+from convnet.device import device as device_named
 from convnet.engine import engine_class
 from convnet.job import Job
 from convnet.process import Process
@@ -36,14 +38,15 @@ def arguments():
     """The command line."""
     parser = options.parser(__doc__)
     options.add_net(parser)
+    options.add_device(parser)
     options.add_job(parser)
     parser.add_argument("--mode", type=words(str, "train", "infer"), default=["train", "infer"],
                         metavar="WORDS", help="train, infer, or both (default)")  # fmt: skip
     parser.add_argument("--batch", type=words(options.positive), default=[32], metavar="N,N",
                         help="images; several sizes with commas (default: 32)")  # fmt: skip
-    parser.add_argument("--engine", type=words(str, "ours", "torch", "onnx"), metavar="WORDS",
-                        default=["ours", "torch"],
-                        help="ours, torch and, for inference, onnx "
+    parser.add_argument("--engine", type=words(str, "ours", "torch", "torch-tf32", "onnx"),
+                        default=["ours", "torch"], metavar="WORDS",
+                        help="ours, torch, on a GPU torch-tf32 and, for inference, onnx "
                         "(default: ours,torch)")  # fmt: skip
     parser.set_defaults(layer_def="layer_configs/spp_zf5.cfg", classes=1000)
     return parser.parse_args()
@@ -62,24 +65,26 @@ def words(read: Callable, *known: str) -> Callable[[str], list]:
 
 
 class Product:
-    """A matrix product with NumPy, in a process of its own."""
+    """A matrix product with NumPy or CuPy, in a process of its own."""
 
-    def __init__(self):
-        self.a = np.random.default_rng(0).random((SIDE, SIDE), np.float32)
-        self.out = np.empty_like(self.a)
+    def __init__(self, device: str):
+        self.device = device_named(device)
+        self.a = self.device.array(np.random.default_rng(0).random((SIDE, SIDE), np.float32))
+        self.out = self.device.empty(self.a.shape)
         self.seconds()
 
     def seconds(self) -> float:
         """Of one product."""
         start = time.perf_counter()
-        np.matmul(self.a, self.a, out=self.out)
+        self.device.xp.matmul(self.a, self.a, out=self.out)
+        self.device.synchronize()
         return time.perf_counter() - start
 
 
 def case(job: Job, engines: list[str], rounds: int) -> dict:
     """All figures of one job."""
     products: list[float] = []
-    with Process("NumPy", Product, job.threads, {}) as product:
+    with Process("the product", partial(Product, job.device), job.threads, {}) as product:
         found = bench.measure(
             engines, job, rounds, benchtable.say, lambda: products.append(product("seconds"))
         )
@@ -127,7 +132,11 @@ def main() -> None:
     if args.upto and "train" in args.mode:
         raise cli.UsageError(f"--upto={args.upto}: goes with --mode=infer")
     benchtable.check_engines(args.engine, "--engine")
-    jobs = [benchtable.job_of(args, mode, batch) for mode in args.mode for batch in args.batch]
+    jobs = [
+        benchtable.job_of(args, mode, batch, args.device)
+        for mode in args.mode
+        for batch in args.batch
+    ]
     cases = []
     print(benchtable.where_line())
     for job in jobs:

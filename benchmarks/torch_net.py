@@ -24,9 +24,11 @@ FORMATS = {"channels_last": torch.channels_last, "nchw": torch.contiguous_format
 class TorchNet(torch.nn.Module):
     """`own` is {"layer/name": parameter} of all weights, shared ones once."""
 
-    def __init__(self, net: Net, dtype=torch.float32, layout: str = "channels_last"):
+    def __init__(
+        self, net: Net, dtype=torch.float32, layout: str = "channels_last", device: str = "cpu"
+    ):
         super().__init__()
-        self.graph, self.layout = net.graph, FORMATS[layout]
+        self.graph, self.layout, self.device = net.graph, FORMATS[layout], torch.device(device)
         for l in self.graph.layers:
             if l.type not in OPS:
                 raise ValueError(f"[{l.name}] type={l.type}: not known here; has {sorted(OPS)}")
@@ -36,7 +38,7 @@ class TorchNet(torch.nn.Module):
                 owner = "{}/{}".format(*net.shared.get((l.name, name), (l.name, name)))
                 if owner not in self.own:
                     value = theirs(l, name, torch.tensor(net.weights[l.name][name], dtype=dtype))
-                    value = value.contiguous(memory_format=self._format(value))
+                    value = value.contiguous(memory_format=self._format(value)).to(self.device)
                     learns = rates.eps.base > 0  # the owner stands above those that share
                     self.own[owner] = torch.nn.Parameter(value, requires_grad=learns)
                 self.weights[l.name][name] = self.own[owner]
@@ -56,7 +58,8 @@ class TorchNet(torch.nn.Module):
 
     def tensor(self, x) -> torch.Tensor:
         """An array (N, H, W, C) as a tensor (N, C, H, W); not copied where the layout allows it."""
-        return torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(memory_format=self.layout)
+        x = torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(memory_format=self.layout)
+        return x.to(self.device)
 
     def forward(self, given: dict, want: list, train: bool = False, masks: dict | None = None):
         """The outputs (N, C, H, W) of the layers in `want`; a cost gives its column 0, (N,).

@@ -38,12 +38,11 @@ class Worker:
         before = machine.resident()
         graph = job.graph()
         self.extra = 0 if engine == "ours" else machine.resident() - before  # our own code, there
-        net, self.job = Net(graph, job.device, job.seed), job
+        net, self.job = Net(graph, job.device if engine == "ours" else "cpu", job.seed), job
         upto = None if job.mode == "train" else job.wanted(graph)[0]
         self.engine = engine_class(engine)(net, job.threads, upto=upto, **options)
         images, self.labels = job.noise(graph)
         self.images = self.engine.own(images)
-        self.wait = net.device.synchronize
 
     def once(self) -> None:
         """One step."""
@@ -51,7 +50,7 @@ class Worker:
             self.engine.train(self.images, self.labels)
         else:
             self.engine.infer(self.images)
-        self.wait()
+        self.engine.wait()
 
     def warm(self) -> float:
         """Seconds of the first steps, in which kernels are compiled and memory is taken."""
@@ -63,6 +62,8 @@ class Worker:
     def round(self) -> dict:
         """Seconds of a step, of its parts, and of [first layer, last layer, way]; means.
 
+        Where layers are waited for one by one, which a GPU is not used to, `step` is another one.
+
         Unless --seconds=0 it begins with a pause and a step that do not count: the system has put
         away what the engine before let go, and caches, memory and threads are as in the middle of
         a training.
@@ -70,19 +71,26 @@ class Worker:
         if self.job.seconds:
             time.sleep(SETTLE)
             self.once()
-        clock, steps, start = Clock(self.wait), 0, time.perf_counter()
+        alone = self._steps()[0] if self.job.on_gpu else None
+        clock = Clock(self.engine.wait)
         self.engine.watch(clock)
-        while not steps or time.perf_counter() - start < self.job.seconds:
-            self.once()
-            steps += 1
-        seconds = (time.perf_counter() - start) / steps
+        seconds, steps = self._steps()
         self.engine.watch(None)
         return {
-            "step": seconds,
+            "step": alone or seconds,
+            "watched": seconds,
             "steps": steps,
             "parts": {name: t / steps for name, t in clock.parts.items()},
             "layers": [[*key, t / steps] for key, t in clock.layers.items()],
         }
+
+    def _steps(self) -> tuple[float, int]:
+        """Seconds of a step, the mean of this many."""
+        steps, start = 0, time.perf_counter()
+        while not steps or time.perf_counter() - start < self.job.seconds:
+            self.once()
+            steps += 1
+        return (time.perf_counter() - start) / steps, steps
 
     def trial(self) -> float:
         """Seconds of a step, the median of a few."""
@@ -95,13 +103,16 @@ class Worker:
         return median(found)
 
     def peak(self) -> int:
-        """The most bytes that this process has while it works; convnet's in others do not count."""
+        """The most bytes that this process has while it works; convnet's in others do not count.
+
+        On a GPU those of its memory that the engine has taken.
+        """
         self.once()
         gc.collect()
         machine.forget_peak()
         for _ in range(STEPS):
             self.once()
-        return machine.peak() - self.extra
+        return self.engine.held() or machine.peak() - self.extra
 
     def output(self) -> np.ndarray:
         """What an inference gives."""
@@ -131,7 +142,7 @@ def start(engine: str, job: Job, setting: Setting | None = None) -> Process:
 
 def best(engine: str, job: Job) -> tuple[Setting, dict[str, float]]:
     """The setting of an engine that is fastest here, and the seconds of a step with each."""
-    settings, found = engine_class(engine).settings, {}
+    settings, found = engine_class(engine).settings(job.device), {}
     for setting in settings if len(settings) > 1 else ():
         with start(engine, job, setting) as process:
             found[setting.name] = process("trial")
@@ -192,6 +203,11 @@ def step_seconds(engine: dict) -> float:
     return median(r["step"] for r in engine["rounds"])
 
 
+def watched_seconds(engine: dict) -> float:
+    """The same of the steps in which each layer was waited for; on a CPU the same steps."""
+    return median(r["watched"] for r in engine["rounds"])
+
+
 def part_seconds(engine: dict, part: str) -> float:
     """Of a part of the step besides the layers."""
     return median(r["parts"].get(part, 0.0) for r in engine["rounds"])
@@ -200,7 +216,7 @@ def part_seconds(engine: dict, part: str) -> float:
 def rest_seconds(engine: dict) -> float:
     """What is neither in a layer nor in a part."""
     return median(
-        r["step"] - sum(r["parts"].values()) - sum(t for *_, t in r["layers"])
+        r["watched"] - sum(r["parts"].values()) - sum(t for *_, t in r["layers"])
         for r in engine["rounds"]
     )
 

@@ -7,7 +7,13 @@ from datetime import date
 from pathlib import Path
 
 from convnet import bench, machine
-from convnet.bench import layer_seconds, part_seconds, rest_seconds, step_seconds
+from convnet.bench import (
+    layer_seconds,
+    part_seconds,
+    rest_seconds,
+    step_seconds,
+    watched_seconds,
+)
 from convnet.cli import UsageError, check_target
 from convnet.engine import engine_class
 from convnet.graph import Graph, dims
@@ -55,8 +61,6 @@ def _checked(args) -> tuple[Job, Graph]:
     """The job, if everything that can be known before is well."""
     if args.upto and args.mode != "infer":
         raise UsageError(f"--upto={args.upto}: goes with --mode=infer")
-    if args.compare and args.device.startswith("gpu"):
-        raise UsageError(f"--compare={args.compare}: goes with --device=cpu")
     check_engines([args.compare] if args.compare else [], f"--compare={args.compare}")
     job = job_of(args, args.mode, args.batch, args.device)
     return job, job.graph()
@@ -106,17 +110,17 @@ def write(path: str, arguments: dict, **figures) -> None:
 
 def layers_table(ours: dict, cases: int) -> str:
     """Each layer of one engine, then what is left of the step."""
-    step, rows = step_seconds(ours), []
+    step, watched, rows = step_seconds(ours), watched_seconds(ours), []
     for w in ours["work"]:
         first, *others = w["layers"]
         times = layer_seconds(ours, [first])
         rates = [_rate(of, t) for kind in ("flops", "bytes") for of, t in zip(w[kind], times)]
         kernels = f"{w['variant']}: {w['why']}"
-        rows.append([first, *_part(sum(times), step), *map(_ms, times), *rates, kernels])
+        rows.append([first, *_part(sum(times), watched), *map(_ms, times), *rates, kernels])
         rows += [[name, *[""] * 8, f"with {first}"] for name in others]
     for name in ours["rounds"][0]["parts"]:
-        rows.append([name, *_part(part_seconds(ours, name), step), *[""] * 7])
-    rows.append(["the rest", *_part(rest_seconds(ours), step), *[""] * 7])
+        rows.append([name, *_part(part_seconds(ours, name), watched), *[""] * 7])
+    rows.append(["the rest", *_part(rest_seconds(ours), watched), *[""] * 7])
     lines = columns([HEAD, *rows], LEFT)
     flops = sum(sum(w["flops"]) for w in ours["work"])
     total = (

@@ -6,6 +6,7 @@ A device lends memory with `empty`; on a CPU it comes from an arena, on a GPU fr
 from collections.abc import Callable
 from typing import Any
 
+import numba
 import numpy as np
 
 from convnet.arena import Arena
@@ -22,6 +23,8 @@ class Cpu:
     """
 
     xp = np
+    block = 2 << 20  # bytes of what is made to be read at once: they stay in the cache
+    version = f"NumPy {np.__version__}, Numba {numba.__version__}"
 
     def __init__(self, fast: bool = True):
         self.fast, self.name = fast, "cpu" if fast else "cpu:plain"
@@ -51,6 +54,10 @@ class Cpu:
     def synchronize(self) -> None:
         """Wait until everything asked for is computed; on a CPU it always is."""
 
+    def held(self) -> int:
+        """Bytes of a memory of its own that it has taken; a CPU has none."""
+        return 0
+
     def trim(self) -> None:
         """Give memory that is not in use back to the system, and what can be made again."""
         self.prepared.clear()
@@ -61,6 +68,7 @@ class Gpu:
     """CuPy arrays on one NVIDIA (or, with a ROCm build of CuPy, AMD) device."""
 
     fast = False  # no kernel of a GPU has variants
+    block = 256 << 20  # bytes made at once: enough that a product of them fills the GPU
 
     def __init__(self, index: int):
         self.name = f"gpu:{index}"
@@ -69,6 +77,8 @@ class Gpu:
         if index >= count:
             raise DeviceError(f"--device={self.name}: this machine has gpu:0 to gpu:{count - 1}")
         self.xp.cuda.Device(index).use()
+        card = self.xp.cuda.runtime.getDeviceProperties(index)["name"].decode()
+        self.version = f"CuPy {self.xp.__version__}, {card}"
 
     def empty(self, shape: tuple, dtype=np.float32):
         """An array of this shape, contents undefined."""
@@ -89,6 +99,10 @@ class Gpu:
     def synchronize(self) -> None:
         """Wait until everything asked for is computed."""
         self.xp.cuda.get_current_stream().synchronize()
+
+    def held(self) -> int:
+        """Bytes of its memory that CuPy's pool has taken; what is free in the pool counts."""
+        return self.xp.get_default_memory_pool().total_bytes()
 
     def trim(self) -> None:
         """Give memory that is not in use back to the driver."""

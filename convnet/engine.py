@@ -32,36 +32,45 @@ class Clock:
     def __init__(self, wait=lambda: None):
         self.wait, self.layers, self.parts = wait, defaultdict(float), defaultdict(float)
 
+    def now(self) -> float:
+        """Seconds, once everything asked for is done."""
+        self.wait()
+        return time.perf_counter()
+
     @contextlib.contextmanager
     def __call__(self, first: str, last: str, way: str) -> Iterator[None]:
         """What Net.watch takes."""
         start = time.perf_counter()
         yield
-        self.wait()
-        self.layers[first, last, way] += time.perf_counter() - start
+        self.layers[first, last, way] += self.now() - start
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
         """Time of its own, without that of layers inside."""
         start, before = time.perf_counter(), sum(self.layers.values())
         yield
-        self.wait()
         inside = sum(self.layers.values()) - before
-        self.parts[name] += time.perf_counter() - start - inside
+        self.parts[name] += self.now() - start - inside
 
 
 class Ours:
     """convnet: a batch as tools/train.py trains on it, or as Net.predict runs it."""
 
-    title, needs, settings = "convnet", "", (Setting(),)  # needs: a module of somebody else
+    title, needs = "convnet", ""  # needs: a module of somebody else
 
     def __init__(self, net, threads: int, upto: str | None = None):
         import numba
 
         numba.set_num_threads(threads)
         self.net, self.upto = net, upto or net.output
-        self.version = f"NumPy {np.__version__}, Numba {numba.__version__}"
+        self.version, self.wait = net.device.version, net.device.synchronize
+        self.held = net.device.held
         self.watch(None)
+
+    @staticmethod
+    def settings(device: str) -> tuple[Setting, ...]:
+        """The ways to run it on a device, of which the fastest is to be taken."""
+        return (Setting(),)
 
     @cached_property
     def sgd(self):

@@ -26,6 +26,11 @@ class Job(NamedTuple):
     seed: int = 0
     seconds: float = 0.5  # a round repeats short steps for so long
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the device is none of the names of a CPU."""
+        return self.device.startswith("gpu")
+
     def graph(self) -> Graph:
         """The net without weights. Raises CfgError, UsageError."""
         source = Source.read(self.layer_def, self.layer_params, self.overrides)

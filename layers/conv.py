@@ -31,7 +31,6 @@ from layers import _direct, _winograd
 from layers._bias import add_bias
 
 WAYS = 1024  # shapes whose ways are remembered
-BLOCK = 2 << 20  # bytes of patches made at a time; they stay in the cache until multiplied
 FEW = 8  # filters of a group that would leave most of a panel empty
 
 
@@ -195,7 +194,7 @@ class Conv(WeightLayer):
         N, H, W, C = x.shape
         F, P, stride, Cg = self.filterSize[i], self.padding[i], self.stride[i], C // self.groups[i]
         size = F * F * Cg
-        block = max(1, BLOCK // (OW * size * x.itemsize))
+        block = max(1, run.device.block // (OW * size * x.itemsize))
         for first in range(0, N * OH, block):
             count = min(block, N * OH - first)
             rows = slice(first * OW, (first + count) * OW)
@@ -221,7 +220,7 @@ class Conv(WeightLayer):
         N, H, W, C = x.shape
         F, P, stride, Cg = self.filterSize[i], self.padding[i], self.stride[i], C // self.groups[i]
         dx = run.empty(x.shape, dy.dtype)
-        block = max(1, BLOCK // (OH * OW * F * F * Cg * dy.itemsize))
+        block = max(1, run.device.block // (OH * OW * F * F * Cg * dy.itemsize))
         for g, part in self.parts(i):
             W2 = self.matrix(w, i, part).T
             for n in range(0, N, block):

@@ -91,7 +91,6 @@ def test_size_of_a_cfg_that_has_none(tmp_path):
         (["--size=2"], r"--size=2x2: [conv1] filterSize=3"),
         (["--json=none/x.json"], "--json=none/x.json: there is no folder none"),
         (["--compare=caffe"], "--compare: invalid choice"),
-        (["--compare=torch", "--device=gpu"], "--compare=torch: goes with --device=cpu"),
     ],
 )
 def test_mistakes_are_one_line(cfg, argv, text):

@@ -1,0 +1,167 @@
+"""The same on a GPU as on the CPU: every layer, whole nets, the tools. Skipped where no GPU is."""
+
+import re
+
+import numpy as np
+import pytest
+
+from convnet import Net, gradcheck
+from convnet.device import DeviceError, device
+from convnet.kernel import LIMIT
+from convnet.layer import Run
+from convnet.sgd import Sgd
+from tests import contract, cuda, test_cuda_on_cpu
+from tests.test_contract import CASES
+from tests.tooling import metrics, spawn, tiny
+
+pytestmark = pytest.mark.gpu
+CHOOSE = re.compile("pool=max|pool=maxabs|eltmax|concat|dropout")  # they compute nothing
+
+
+@pytest.fixture(scope="module")
+def gpu():
+    """A GPU that lends memory full of NaN."""
+    try:
+        found = device("gpu")
+    except DeviceError as e:
+        pytest.skip(str(e))
+    lend = found.empty
+
+    def poisoned(shape, dtype=np.float32):
+        array = lend(shape, dtype)
+        array.fill(np.nan if np.dtype(dtype).kind == "f" else 99)
+        return array
+
+    found.empty = poisoned
+    return found
+
+
+def everything(gpu, case: contract.Case, dtype) -> dict:
+    """tests.test_cuda_on_cpu.everything on a GPU."""
+    xs, w = case.arrays(dtype)
+    xs, w = [gpu.array(x) for x in xs], {k: gpu.array(v) for k, v in w.items()}
+    y, bprop = case.layer.fprop(Run(gpu, True, seed=7), w, *xs)
+    dxs, dws = bprop(gpu.array(case.dy(y.shape, y.dtype)), {*range(len(xs)), *w})
+    test = case.layer.fprop(Run(gpu, False, seed=7), w, *xs)[0]
+    found = {"y": y, "y in a test": test, **dict(enumerate(dxs)), **dws}
+    return {k: gpu.numpy(v) for k, v in found.items() if v is not None}
+
+
+@pytest.mark.parametrize("name,line", CASES)
+def test_layers_give_the_same(gpu, name, line):
+    """float64 to 1e-12 of the largest number, the order of sums; float32 to 1e-4, as on the CPU."""
+    case = contract.build(name, line)
+    wanted = test_cuda_on_cpu.everything(case, np.float64)
+    for dtype, most in ((np.float64, 1e-12), (np.float32, 1e-4)):
+        got = everything(gpu, case, dtype)
+        assert set(got) == set(wanted)
+        for of, exact in wanted.items():
+            assert got[of].dtype == dtype
+            if CHOOSE.search(f"{name} {line}") and of in ("y", "y in a test"):
+                exact32 = test_cuda_on_cpu.everything(case, dtype)[of]
+                np.testing.assert_array_equal(got[of], exact32, str(of))
+            gap = abs(got[of] - exact).max() / abs(exact).max()
+            assert gap <= most, f"{of}: {gap:.1e} from the CPU in {np.dtype(dtype)}"
+
+
+def test_as_many_numbers_as_an_int_can_count(gpu):
+    """The last of LIMIT numbers are reached, and nothing behind them is."""
+    relu = cuda.kernels()["relu"]
+    free = gpu.xp.cuda.runtime.memGetInfo()[0]
+    if free < 2.2 * 4 * LIMIT:
+        pytest.skip(f"{free / 2**30:.0f} GiB of memory are not enough")
+    x = gpu.xp.full(LIMIT, -1, np.float32)
+    x[-3:] = gpu.xp.asarray([5, -6, 7], np.float32)
+    y = gpu.empty(x.shape)
+    relu[LIMIT](x, y)
+    assert gpu.numpy(y[-3:]).tolist() == [5, 0, 7] and not gpu.xp.isnan(y).any()
+    del x, y
+    gpu.trim()
+
+
+NETS = ("cifar10", "cifar10_spp", "spp_small", "zf5", "spp_zf5", "spp_zf5_6321", "overfeat7_spp")
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_nets_give_the_same_gradients(gpu, name):
+    """In float64, where no tie of a pool falls to the other side; 1e-9 over all layers."""
+    found = {}
+    for where in ("cpu:plain", "gpu"):
+        net = Net.from_cfg(f"layer_configs/{name}.cfg", classes=10, device=where, seed=1)
+        gradcheck._to_float64(net)
+        rng = np.random.default_rng(0)
+        images = rng.normal(0, 60, (2, *net.graph.shapes[net.graph.feeds[0]]))
+        outs, tape = net.fprop(net.feed(images, np.array([3, 8])), net.graph.costs, train=True)
+        dw = net.bprop(tape, net.cost_gradients(outs))
+        found[where] = {k: net.device.numpy(v) for k, v in (outs | dw).items()}
+    assert set(found["gpu"]) == set(found["cpu:plain"])
+    for of, exact in found["cpu:plain"].items():
+        gap = abs(found["gpu"][of] - exact).max() / abs(exact).max()
+        assert gap <= 1e-9, f"{of}: {gap:.1e}"
+
+
+def train_some(where: str, steps: int = 20) -> tuple[list, dict]:
+    """Losses of some steps of a small net, and its weights."""
+    net = Net.from_cfg("layer_configs/spp_small.cfg", classes=10, device=where, seed=1)
+    rng, sgd, losses = np.random.default_rng(0), Sgd(net), []
+    for _ in range(steps):
+        labels = rng.integers(0, 10, 32)
+        images = rng.normal(0, 30, (32, *net.graph.shapes[net.graph.feeds[0]]))
+        images += 10 * labels[:, None, None, None]
+        given = net.feed(images.astype(np.float32), labels)
+        outs, tape = net.fprop(given, net.graph.costs, train=True)
+        losses.append(float(net.device.numpy(outs[net.graph.costs[0]])[..., 0].mean()))
+        gradients = net.bprop(tape, net.cost_gradients(outs), lazy=True)
+        assert not sgd.first_not_finite(gradients)
+        sgd.update(gradients, 32, 0.0)
+        net.step += 1
+    return losses, {k: net.device.numpy(v) for k, v in net.own_weights().items()}
+
+
+def test_training_is_the_same_and_repeats(gpu):
+    """Twice the same bits; next to the CPU 20 steps of float32 stay within 1e-3 of the loss."""
+    first, weights = train_some("gpu")
+    again, same = train_some("gpu")
+    assert first == again
+    for name, values in weights.items():
+        np.testing.assert_array_equal(same[name], values, name)
+    np.testing.assert_allclose(first, train_some("cpu:plain")[0], rtol=1e-3)
+    assert first[-1] < 0.9 * first[0], "it learns"
+
+
+def test_tools(gpu, tmp_path):
+    """Train, go on, test with views: the rows of the CPU within float32."""
+    cfg, rows = tiny(tmp_path), {}
+    for where in ("cpu:plain", "gpu"):
+        run = tmp_path / where
+        args = f"--layer-def={cfg}", f"--save-path={run}", f"--device={where}", "--epochs=1"
+        done = spawn("train", *args)
+        assert done.code == 0, done.err
+        rows[where] = metrics(next(run.rglob("metrics.jsonl")).parent)
+        test = spawn("test", run, "--multiview", f"--device={where}")
+        assert test.code == 0, test.err
+        rows[where].append(test.out)
+    assert len(rows["gpu"]) == len(rows["cpu:plain"])
+
+
+def test_bench(gpu, tmp_path):
+    out = tmp_path / "bench.json"
+    done = spawn("bench", f"--layer-def={tiny(tmp_path)}", "--device=gpu", "--batch=4",
+                 "--rounds=2", f"--json={out}")  # fmt: skip
+    assert done.code == 0, done.err
+    assert "CuPy" in done.out and "conv1" in done.out and out.is_file()
+
+
+def test_too_little_memory_is_one_line(gpu, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUPY_GPU_MEMORY_LIMIT", "3000000")
+    done = spawn("train", f"--layer-def={tiny(tmp_path)}", "--device=gpu",
+                 f"--save-path={tmp_path / 'run'}")  # fmt: skip
+    assert done.code == 6 and done.err.strip().count("\n") == 0, done.err
+    assert "memory" in done.err and "Traceback" not in done.err
+
+
+def test_no_such_gpu_is_one_line(gpu, tmp_path):
+    done = spawn("train", f"--layer-def={tiny(tmp_path)}", "--device=gpu:77")
+    assert done.code == 6 and re.fullmatch(
+        r"--device=gpu:77: this machine has gpu:0 .*\n", done.err
+    )
