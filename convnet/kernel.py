@@ -68,6 +68,11 @@ class Kernel:
         Kernel.all[self.name] = self
 
     @property
+    def symbol(self) -> str:
+        """The name of the CUDA body for the compiler, which has an rnorm of its own."""
+        return f"convnet_{self.name}"
+
+    @property
     def on_disk(self) -> bool:
         """Whether an earlier process has left the compiled CPU body where this one finds it."""
         folder = self.on_cpu.stats.cache_path
@@ -86,7 +91,7 @@ class Kernel:
             if T.name not in self._on_gpu:
                 from convnet.device import compile_cuda
 
-                self._on_gpu[T.name] = compile_cuda(self.source(T), self.name)
+                self._on_gpu[T.name] = compile_cuda(self.source(T), self.symbol)
             blocks = min((n + BLOCK - 1) // BLOCK, 2**16)
             self._on_gpu[T.name]((blocks,), (BLOCK,), self.marshal(T, n, args))
 
@@ -106,7 +111,8 @@ class Kernel:
 
     def source(self, T: np.dtype) -> str:
         """The CUDA text for arrays of dtype T."""
-        return f'#define T {FLOATS[np.dtype(T).name]}\n{PRELUDE}extern "C" {self.cuda}\n'
+        text = self.cuda.replace(f"void {self.name}(", f"void {self.symbol}(")
+        return f'#define T {FLOATS[np.dtype(T).name]}\n{PRELUDE}extern "C" {text}\n'
 
 
 def jit(**options) -> Callable:
