@@ -64,9 +64,10 @@ class Torch:
     @staticmethod
     def settings(device: str) -> tuple[Setting, ...]:
         """Both layouts; on a CPU each with and without huge pages."""
-        kind, _, index = device.partition(":")
+        kind, *words = device.split(":")
+        index = next((int(word) for word in words if word.isdigit()), 0)
         pages = [("", {}), (" and huge pages", {"THP_MEM_ALLOC_ENABLE": "1"})]
-        options = {"update": "fused", "device": f"cuda:{index or 0}" if kind == "gpu" else "cpu"}
+        options = {"update": "fused", "device": f"cuda:{index}" if kind == "gpu" else "cpu"}
         return tuple(
             Setting(name + more, {**options, "layout": layout}, variables)
             for layout, name in LAYOUTS.items()
@@ -97,8 +98,13 @@ class Torch:
         self.net.watch = Marks(clock) if clock else None
 
     def own(self, images: np.ndarray) -> np.ndarray:
-        """The images in the order in memory that this layout likes."""
-        return in_planes(images) if self.planes else images
+        """The images in the order in memory that this layout likes; pinned for a GPU."""
+        images = in_planes(images) if self.planes else images
+        if not self.on_gpu:
+            return images
+        rows = images.transpose(0, 3, 1, 2) if self.planes else images  # as they lie in memory
+        pinned = self.torch.from_numpy(rows).pin_memory().numpy()
+        return pinned.transpose(0, 2, 3, 1) if self.planes else pinned
 
     def train(self, images, labels, progress: float = 0.0) -> float:
         """One step: forward, backward, update; the mean loss."""

@@ -118,6 +118,7 @@ def main() -> None:
     graph = job.graph()
     engine = Ours(Net(graph, job.device, job.seed), job.threads)
     images, labels = job.noise(graph)
+    images = engine.own(images)
     print(benchtable.job_line(job, graph))
     print(engine.version)
     steps = args.rounds

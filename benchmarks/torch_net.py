@@ -59,7 +59,7 @@ class TorchNet(torch.nn.Module):
     def tensor(self, x) -> torch.Tensor:
         """An array (N, H, W, C) as a tensor (N, C, H, W); not copied where the layout allows it."""
         x = torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(memory_format=self.layout)
-        return x.to(self.device)
+        return x.to(self.device, non_blocking=True)
 
     def forward(self, given: dict, want: list, train: bool = False, masks: dict | None = None):
         """The outputs (N, C, H, W) of the layers in `want`; a cost gives its column 0, (N,).

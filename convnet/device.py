@@ -3,6 +3,8 @@
 A device lends memory with `empty`; on a CPU it comes from an arena, on a GPU from CuPy's pool.
 """
 
+import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -65,13 +67,19 @@ class Cpu:
 
 
 class Gpu:
-    """CuPy arrays on one NVIDIA (or, with a ROCm build of CuPy, AMD) device."""
+    """CuPy arrays on one NVIDIA (or, with a ROCm build of CuPy, AMD) device.
+
+    tf32: whether products of matrices may round what they multiply to 10 bits, for all of this
+    process; several times as fast on GPUs that can.
+    """
 
     fast = False  # no kernel of a GPU has variants
     block = 256 << 20  # bytes made at once: enough that a product of them fills the GPU
 
-    def __init__(self, index: int):
-        self.name = f"gpu:{index}"
+    def __init__(self, index: int, tf32: bool = False):
+        self.name = f"gpu:{index}" + tf32 * ":tf32"
+        if tf32:
+            os.environ["CUPY_TF32"] = "1"  # CuPy looks when it multiplies for the first time
         self.xp = _cupy(self.name)
         count = self.xp.cuda.runtime.getDeviceCount()
         if index >= count:
@@ -85,12 +93,19 @@ class Gpu:
         return self.xp.empty(shape, dtype)
 
     def host_empty(self, shape: tuple, dtype=np.float32) -> np.ndarray:
-        """A NumPy array, from which the device is fed."""
-        return np.empty(shape, dtype)
+        """A NumPy array from which the device is fed, in memory that the GPU reads by itself."""
+        import cupyx
+
+        return cupyx.empty_pinned(shape, dtype)
 
     def array(self, values):
         """The values as a C-contiguous array on this device."""
-        return self.xp.ascontiguousarray(self.xp.asarray(values))
+        if isinstance(values, self.xp.ndarray):
+            return self.xp.ascontiguousarray(values)
+        values = np.ascontiguousarray(values)
+        found = self.xp.empty(values.shape, values.dtype)
+        found.set(values)  # xp.asarray would copy twice, the first time on the CPU
+        return found
 
     def numpy(self, values) -> np.ndarray:
         """The values as a NumPy array."""
@@ -137,10 +152,9 @@ def compile_cuda(source: str, name: str):
 
 
 def device(name: str = "cpu") -> Cpu | Gpu:
-    """The device of that name: 'cpu', 'cpu:plain', 'gpu' or 'gpu:1'. Raises DeviceError."""
-    kind, _, index = name.partition(":")
+    """The device of that name: cpu, cpu:plain, gpu, gpu:1, gpu:tf32, gpu:1:tf32. DeviceError."""
     if name in ("cpu", "cpu:plain"):
         return Cpu(fast=name == "cpu")
-    if kind == "gpu" and (index or "0").isdigit():
-        return Gpu(int(index or 0))
-    raise DeviceError(f"--device={name}: must be cpu, cpu:plain, gpu or gpu:<number>")
+    if found := re.fullmatch(r"gpu(?::(\d+))?(:tf32)?", name):
+        return Gpu(int(found[1] or 0), tf32=bool(found[2]))
+    raise DeviceError(f"--device={name}: must be cpu, cpu:plain, gpu, gpu:<number> or gpu:tf32")

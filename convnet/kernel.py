@@ -11,7 +11,8 @@
 In brackets stands the number of threads a GPU starts (CUDA's first argument n); the CPU body
 needs no such number. Both bodies name the same arguments in the same order, which is compared at
 import; an array stands first. T is the dtype of the first array of floats, float or double. Floats
-are handed over as T, ints as int, so that a kernel in float32 computes in float32.
+are handed over as T, ints as int, so that a kernel in float32 computes in float32. What an index
+is divided by is a Div there, an int that divides quickly.
 """
 
 import functools
@@ -34,14 +35,41 @@ if numba.config.THREADING_LAYER == "default":
 PRELUDE = r"""
 #define FOR(i, n) \
     for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < (n); i += blockDim.x * gridDim.x)
+#ifndef DIV
+#define DIV
+struct Div { unsigned d, m; __device__ operator int() const { return d; } };
+inline __device__ int operator/(int n, Div by) {
+    int bits = by.d > 1 ? 32 - __clz(by.d - 1) : 0;
+    return (unsigned long long)(unsigned)n * by.m >> (31 + bits);
+}
+inline __device__ int operator%(int n, Div by) { return n - n / by * int(by); }
+inline __device__ int min(int a, Div b) { return a < int(b) ? a : int(b); }
+#endif
 """
 FLOATS = {"float32": "float", "float64": "double"}
-SCALARS = {"int": np.int32, "unsigned": np.uint32, "unsigned long long": np.uint64}
 HOME = Path(__file__).resolve().parents[1]  # of convnet/ and layers/
 BLOCK = 256
 LIMIT = 2**31 - BLOCK * 2**16  # an index, and one step of FOR beyond it, fits an int
 
 _one_at_a_time = threading.Lock()  # workqueue runs one parallel kernel at a time
+
+
+def divisor(d: int) -> np.uint64:
+    """A Div of the CUDA bodies: d, and the number m that a division by it multiplies with.
+
+    n / d is n * m >> s for every n of 31 bits, with s = 31 + ceil(log2 d) and m = 2^s / d + 1
+    (Granlund, Montgomery 1994, "Division by invariant integers using multiplication"); a GPU has
+    no instruction that divides integers.
+    """
+    return np.uint64(d | ((1 << 31 + (d - 1).bit_length()) // d + 1) << 32)
+
+
+SCALARS = {
+    "int": np.int32,
+    "unsigned": np.uint32,
+    "unsigned long long": np.uint64,
+    "Div": divisor,
+}
 
 
 class Kernel:

@@ -41,16 +41,12 @@ class Sgd:
 
     def first_not_finite(self, gradients: dict[tuple[str, str], Any]) -> str:
         """The name of the first array with a NaN or an infinity in it, or ''."""
-        xp = self.net.device.xp
-        for (layer, name), g in gradients.items():
-            if hasattr(g, "shape"):
-                flat = g.reshape(-1)
-                finite = xp.isfinite(xp.dot(flat, flat))
-            else:
-                finite = g.finite()
-            if not finite:
-                return f"{layer}/{name}"
-        return ""
+        xp, finite = self.net.device.xp, []
+        for g in gradients.values():
+            flat = g.reshape(-1) if hasattr(g, "shape") else None
+            finite.append(g.finite() if flat is None else xp.isfinite(xp.dot(flat, flat)))
+        answers = self.net.device.numpy(xp.stack(finite))  # all at once: a GPU is waited for
+        return next(("/".join(k) for k, good in zip(gradients, answers) if not good), "")
 
 
 @kernel(

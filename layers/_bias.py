@@ -10,7 +10,7 @@ def add_bias(y, b):
 
 @kernel(
     cuda=r"""
-__global__ void _add_bias(int n, T* y, const T* b, int K, int period) {
+__global__ void _add_bias(int n, T* y, const T* b, int K, Div period) {
     FOR(i, n) y[i] += b[i % period];
 }"""
 )

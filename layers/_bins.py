@@ -42,7 +42,7 @@ def pyramid(run, x, levels: list[int], keep: str, shape: tuple):
 
 @kernel(
     cuda=r"""
-__global__ void bins_max(int n, const T* x, const int* levels, T* y, int H, int W, int C, int bins,
+__global__ void bins_max(int n, const T* x, const int* levels, T* y, int H, int W, Div C, Div bins,
                          int magnitude) {
     FOR(i, n) {
         int c = i % C, b = i / C % bins, image = i / C / bins, l = 0;
@@ -89,8 +89,8 @@ def bins_max(x, levels, y, H, W, C, bins, magnitude):
 
 @kernel(
     cuda=r"""
-__global__ void bins_avg(int n, const T* x, const int* levels, T* y, int H, int W, int C,
-                         int bins) {
+__global__ void bins_avg(int n, const T* x, const int* levels, T* y, int H, int W, Div C,
+                         Div bins) {
     FOR(i, n) {
         int c = i % C, b = i / C % bins, image = i / C / bins, l = 0;
         while (b >= levels[l] * levels[l]) { b -= levels[l] * levels[l]; ++l; }
@@ -130,7 +130,7 @@ def bins_avg(x, levels, y, H, W, C, bins):
 @kernel(
     cuda=r"""
 __global__ void bins_max_back(int n, const T* x, const T* y, const T* dy, const int* levels, T* dx,
-                              int H, int W, int C, int count, int bins) {
+                              Div H, Div W, Div C, int count, int bins) {
     FOR(i, n) {
         int c = i % C, s = i / C % W, r = i / C / W % H, b = i / C / W / H * bins;
         T sum = 0;
@@ -168,7 +168,7 @@ def bins_max_back(x, y, dy, levels, dx, H, W, C, count, bins):
 
 @kernel(
     cuda=r"""
-__global__ void bins_avg_back(int n, const T* dy, const int* levels, T* dx, int H, int W, int C,
+__global__ void bins_avg_back(int n, const T* dy, const int* levels, T* dx, Div H, Div W, Div C,
                               int count, int bins) {
     FOR(i, n) {
         int c = i % C, s = i / C % W, r = i / C / W % H, b = i / C / W / H * bins;

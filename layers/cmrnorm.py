@@ -71,7 +71,7 @@ def window_sums(padded, size, blocked, before, total):
 
 @kernel(
     cuda=r"""
-__global__ void cmrnorm(int n, const T* x, T* d, T* y, int H, int W, int C, int size, int blocked,
+__global__ void cmrnorm(int n, const T* x, T* d, T* y, int H, int W, Div C, Div size, int blocked,
                         T k, T a, T beta, int keep) {
     FOR(i, n) {
         int c = i % C, first = blocked ? c / size * size : c - size / 2;
@@ -110,7 +110,7 @@ def cmrnorm(x, d, y, H, W, C, size, blocked, k, a, beta, keep):
 @kernel(
     cuda=r"""
 __global__ void cmrnorm_back(int n, const T* x, const T* y, const T* d, const T* dy, T* dx, int H,
-                             int W, int C, int size, int blocked, T a2beta, T beta) {
+                             int W, Div C, Div size, int blocked, T a2beta, T beta) {
     FOR(i, n) {
         int c = i % C, first = blocked ? c / size * size : c + size / 2 - size + 1;
         T sum = 0, D = d[i];

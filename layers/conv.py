@@ -30,6 +30,7 @@ from convnet.layer import Variant, WeightLayer, flag, key, one_of
 from layers import _direct, _winograd
 from layers._bias import add_bias
 
+WIDE = 4  # channels that a thread of a GPU copies at once
 WAYS = 1024  # shapes whose ways are remembered
 FEW = 8  # filters of a group that would leave most of a panel empty
 
@@ -202,7 +203,9 @@ class Conv(WeightLayer):
                 yield x.reshape(-1, C)[rows], rows
                 continue
             cols = run.empty((count * OW, size), x.dtype)
-            im2col[cols.size](x, cols, first, H, W, C, OH, OW, F, P, stride, g * Cg, Cg)
+            wide = 1 if Cg % WIDE else WIDE
+            sizes = (first, H, W, C, OH, OW, F, P, stride, g * Cg, Cg, Cg // wide)
+            im2col[cols.size // wide](x, cols, *sizes)
             yield cols, rows
 
     def weight_gradient(self, run, w, i, x, dy, OH, OW):
@@ -234,19 +237,23 @@ class Conv(WeightLayer):
 
 @kernel(
     cuda=r"""
-__global__ void im2col(int n, const T* x, T* cols, int first, int H, int W, int C, int OH, int OW,
-                       int F, int P, int stride, int c0, int Cg) {
+__global__ void im2col(int n, const T* x, T* cols, int first, int H, int W, int C, Div OH, Div OW,
+                       Div F, int P, int stride, int c0, int Cg, Div parts) {
+    struct alignas(16) Four { T v[4]; };
+    int wide = Cg / int(parts);
     FOR(i, n) {
-        int c = i % Cg, tap = i / Cg % (F * F), pixel = i / Cg / (F * F);
-        int q = pixel % OW * stride - P + tap % F;
-        int row = first + pixel / OW, r = row % OH * stride - P + tap / F;
+        int c = i % parts * wide, tap = i / parts, pixel = tap / F / F, row = first + pixel / OW;
+        int r = row % OH * stride - P + tap / F % F, q = pixel % OW * stride - P + tap % F;
         bool inside = r >= 0 && r < H && q >= 0 && q < W;
-        cols[i] = inside ? x[((row / OH * (long long)H + r) * W + q) * C + c0 + c] : T(0);
+        const T* from = x + ((row / OH * (long long)H + r) * W + q) * C + c0 + c;
+        if (wide == 1) cols[i] = inside ? *from : T(0);
+        else ((Four*)cols)[i] = inside ? *(const Four*)from : Four{};
     }
 }"""
 )
-def im2col(x, cols, first, H, W, C, OH, OW, F, P, stride, c0, Cg):
-    """Thread i owns one number of one window: the patches of the output rows from `first` on.
+def im2col(x, cols, first, H, W, C, OH, OW, F, P, stride, c0, Cg, parts):
+    """Thread i owns the channels of one of `parts` of a pixel in one window, one or WIDE of them:
+    the patches of the output rows from `first` on.
 
     Flat arrays and unsigned numbers: an index that might be negative is tested, not vectorised.
     """
@@ -280,17 +287,17 @@ def im2col(x, cols, first, H, W, C, OH, OW, F, P, stride, c0, Cg):
 
 @kernel(
     cuda=r"""
-__global__ void col2im(int n, const T* cols, T* dx, int H, int W, int C, int OH, int OW,
-                       int F, int P, int stride, int c0, int Cg) {
+__global__ void col2im(int n, const T* cols, T* dx, Div H, Div W, int C, int OH, int OW,
+                       int F, int P, Div stride, int c0, Div Cg) {
     FOR(i, n) {
         int c = i % Cg, q = i / Cg % W, r = i / Cg / W % H, image = i / Cg / W / H;
         T sum = 0;
-        for (int a = (r + P) % stride; a < F; a += stride) {
+        for (int a = (r + P) % stride; a < F && a <= r + P; a += stride) {
             int o = (r + P - a) / stride;
-            if (r + P < a || o >= OH) continue;
-            for (int b = (q + P) % stride; b < F; b += stride) {
+            if (o >= OH) continue;
+            for (int b = (q + P) % stride; b < F && b <= q + P; b += stride) {
                 int p = (q + P - b) / stride;
-                if (q + P < b || p >= OW) continue;
+                if (p >= OW) continue;
                 sum += cols[(((image * (long long)OH + o) * OW + p) * F * F + a * F + b) * Cg + c];
             }
         }

@@ -120,7 +120,7 @@ class Pool(Layer):
 
 @kernel(
     cuda=r"""
-__global__ void pool_max(int n, const T* x, T* y, int H, int W, int C, int OH, int OW, int sizeX,
+__global__ void pool_max(int n, const T* x, T* y, int H, int W, Div C, Div OH, Div OW, int sizeX,
                          int stride, int start, int magnitude) {
     FOR(i, n) {
         int c = i % C, q = i / C % OW, p = i / C / OW % OH, image = i / C / OW / OH;
@@ -162,7 +162,7 @@ def pool_max(x, y, H, W, C, OH, OW, sizeX, stride, start, magnitude):
 
 @kernel(
     cuda=r"""
-__global__ void pool_avg(int n, const T* x, T* y, int H, int W, int C, int OH, int OW, int sizeX,
+__global__ void pool_avg(int n, const T* x, T* y, int H, int W, Div C, Div OH, Div OW, int sizeX,
                          int stride, int start, int mean) {
     FOR(i, n) {
         int c = i % C, q = i / C % OW, p = i / C / OW % OH, image = i / C / OW / OH;
@@ -196,8 +196,8 @@ def pool_avg(x, y, H, W, C, OH, OW, sizeX, stride, start, mean):
 
 @kernel(
     cuda=r"""
-__global__ void pool_max_back(int n, const T* x, const T* y, const T* dy, T* dx, int H, int W,
-                              int C, int OH, int OW, int sizeX, int stride, int start) {
+__global__ void pool_max_back(int n, const T* x, const T* y, const T* dy, T* dx, Div H, Div W,
+                              Div C, int OH, int OW, int sizeX, Div stride, int start) {
     FOR(i, n) {
         int c = i % C, s = i / C % W - start, r = i / C / W % H - start, image = i / C / W / H;
         T sum = 0;
@@ -230,8 +230,8 @@ def pool_max_back(x, y, dy, dx, H, W, C, OH, OW, sizeX, stride, start):
 
 @kernel(
     cuda=r"""
-__global__ void pool_avg_back(int n, const T* dy, T* dx, int H, int W, int C, int OH, int OW,
-                              int sizeX, int stride, int start, int mean) {
+__global__ void pool_avg_back(int n, const T* dy, T* dx, Div H, Div W, Div C, int OH, int OW,
+                              int sizeX, Div stride, int start, int mean) {
     FOR(i, n) {
         int c = i % C, s = i / C % W - start, r = i / C / W % H - start, image = i / C / W / H;
         T sum = 0;

@@ -57,7 +57,7 @@ class Rnorm(Response):
 
 @kernel(
     cuda=r"""
-__global__ void rnorm(int n, const T* x, T* d, T* y, int H, int W, int C, int size, T k, T a,
+__global__ void rnorm(int n, const T* x, T* d, T* y, Div H, Div W, Div C, int size, T k, T a,
                       T beta, int keep) {
     FOR(i, n) {
         int c = i % C, q = i / C % W, p = i / C / W % H, image = i / C / W / H;
@@ -108,8 +108,8 @@ def rnorm(x, d, y, H, W, C, size, k, a, beta, keep):
 
 @kernel(
     cuda=r"""
-__global__ void rnorm_back(int n, const T* x, const T* y, const T* d, const T* dy, T* dx, int H,
-                           int W, int C, int size, T a2beta, T beta) {
+__global__ void rnorm_back(int n, const T* x, const T* y, const T* d, const T* dy, T* dx, Div H,
+                           Div W, Div C, int size, T a2beta, T beta) {
     FOR(i, n) {
         int c = i % C, q = i / C % W, p = i / C / W % H, image = i / C / W / H;
         int top = p + size / 2 - size + 1, left = q + size / 2 - size + 1;

@@ -21,6 +21,7 @@ using std::max; using std::min;
 using std::sqrt; using std::pow; using std::fabs; using std::exp; using std::log; using std::tanh;
 #define __global__
 #define __device__
+#define __clz __builtin_clz
 struct Dim { unsigned x, y, z; };
 static Dim blockIdx, threadIdx, blockDim, gridDim;
 extern "C" void be(unsigned block, unsigned thread, unsigned blocks, unsigned threads) {
@@ -50,7 +51,7 @@ def text(dtype: str) -> str:
     sources = []
     for name, k in kernels().items():
         source = k.source(np.dtype(dtype))
-        sources.append(source.replace(f"void {name}(", f"void {name}_{dtype}("))
+        sources.append(source.replace(f"void {k.symbol}(", f"void {name}_{dtype}("))
     return "\n".join([*sources, "#undef T", "#undef FOR"])
 
 

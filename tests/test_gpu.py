@@ -153,7 +153,7 @@ def test_bench(gpu, tmp_path):
 
 
 def test_too_little_memory_is_one_line(gpu, tmp_path, monkeypatch):
-    monkeypatch.setenv("CUPY_GPU_MEMORY_LIMIT", "3000000")
+    monkeypatch.setenv("CUPY_GPU_MEMORY_LIMIT", "100000")
     done = spawn("train", f"--layer-def={tiny(tmp_path)}", "--device=gpu",
                  f"--save-path={tmp_path / 'run'}")  # fmt: skip
     assert done.code == 6 and done.err.strip().count("\n") == 0, done.err

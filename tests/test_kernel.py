@@ -12,7 +12,7 @@ import numba
 import numpy as np
 import pytest
 
-from convnet.kernel import cpu_kernel, prange, stamps
+from convnet.kernel import cpu_kernel, divisor, prange, stamps
 
 ROOT = Path(__file__).parent.parent
 
@@ -134,3 +134,15 @@ def test_the_cache_sees_an_edit_of_a_helper(tmp_path):
     index[-1].write_bytes(pickle.dumps(numba.__version__) + b"clayers.user\nGone\n.")
     done = subprocess.run(run, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0 and float(done.stdout) == value, done.stderr
+
+
+def test_division_by_a_product():
+    """What a Div of the CUDA bodies computes, for numbers of 31 bits and divisors of any size."""
+    rng = np.random.default_rng(0)
+    divisors = {*range(1, 300), *(2**k + i for k in range(1, 31) for i in (-1, 0, 1)), 2**31 - 1}
+    for d in divisors - {0}:
+        both = int(divisor(d))
+        kept, m, s = both % 2**32, both >> 32, 31 + (d - 1).bit_length()
+        near = {d * k + i for k in (0, 1, 2, 2**31 // d - 1) for i in (-1, 0, 1)}
+        some = {*map(int, rng.integers(0, 2**31, 50)), *near, 2**31 - 1}
+        assert kept == d and all(n * m >> s == n // d for n in some if 0 <= n < 2**31)
