@@ -3,10 +3,7 @@
 out = u / D^pow,  D = minDiv + scale / count * (sum of u^2 over a window of `count` places)
 
 With t = dy * out / D, what a place gets back is dy / D^pow - 2 pow scale/count * u * (sum of t over
-the places whose window holds it). D is stored in training, so that nothing is summed twice.
-
-Numba's cache of a kernel does not see an edit of a function in another file: after an edit of
-`powers` touch rnorm.py and cmrnorm.py.
+the places whose window holds it). 1 / D is stored in training, so that nothing is summed twice.
 """
 
 import numpy as np
@@ -28,26 +25,26 @@ class Response(Layer):
         a = self.scale / count
         sizes = (*x.shape[1:], *window)
         y = run.empty(x.shape, x.dtype)
-        d = run.empty(x.shape if run.train else (1, 1, 1, 1), x.dtype)
-        there[y.size](x, d, y, *sizes, self.minDiv, a, self.pow, int(run.train))
+        inverse = run.empty(x.shape if run.train else (1, 1, 1, 1), x.dtype)
+        there[y.size](x, inverse, y, *sizes, self.minDiv, a, self.pow, int(run.train))
         if not run.train:
             return y, None
 
         def bprop(dy, wants):
             dx = run.empty(x.shape, x.dtype)
-            back[dx.size](x, y, d, dy, dx, *sizes, 2 * self.pow * a, self.pow)
+            back[dx.size](x, y, inverse, dy, dx, *sizes, 2 * self.pow * a, self.pow)
             return [dx], {}
 
         return y, bprop
 
 
 @helper()
-def powers(d, beta):
-    """Replace each of the row d by d^-beta. 3/4 takes two roots, which vectorise; pow does not."""
+def powers(v, beta):
+    """Replace each of the row v by v^beta. 3/4 takes two roots, which vectorise; pow does not."""
     if beta == 0.75:
-        for i in range(d.size):
-            root = np.sqrt(d[i])
-            d[i] = d.dtype.type(1) / (root * np.sqrt(root))
+        for i in range(v.size):
+            root = np.sqrt(v[i])
+            v[i] = root * np.sqrt(root)
     else:
-        for i in range(d.size):
-            d[i] = d[i] ** -beta
+        for i in range(v.size):
+            v[i] = v[i] ** beta

@@ -71,70 +71,70 @@ def window_sums(padded, size, blocked, before, total):
 
 @kernel(
     cuda=r"""
-__global__ void cmrnorm(int n, const T* x, T* d, T* y, int H, int W, Div C, Div size, int blocked,
-                        T k, T a, T beta, int keep) {
+__global__ void cmrnorm(int n, const T* x, T* inverse, T* y, int H, int W, Div C, Div size,
+                        int blocked, T k, T a, T beta, int keep) {
     FOR(i, n) {
         int c = i % C, first = blocked ? c / size * size : c - size / 2;
         T sum = 0;
         for (int f = max(first, 0); f < min(first + size, C); ++f) {
-            T v = x[i - c + f];
-            sum += v * v;
+            T u = x[i - c + f];
+            sum += u * u;
         }
-        T D = k + a * sum;
-        if (keep) d[i] = D;
-        y[i] = x[i] * (beta == T(0.75) ? 1 / (sqrt(D) * sqrt(sqrt(D))) : pow(D, -beta));
+        T v = 1 / (k + a * sum);
+        if (keep) inverse[i] = v;
+        y[i] = x[i] * (beta == T(0.75) ? sqrt(v) * sqrt(sqrt(v)) : pow(v, beta));
     }
 }"""
 )
-def cmrnorm(x, d, y, H, W, C, size, blocked, k, a, beta, keep):
-    """The divisor D (into d, if it is to be kept) and the output."""
-    before = size // 2
+def cmrnorm(x, inverse, y, H, W, C, size, blocked, k, a, beta, keep):
+    """The output, and 1 / D if that is to be kept."""
+    before, one = size // 2, x.dtype.type(1)
     for i in prange(x.shape[0] * H):
         n, p = i // H, i % H
-        squares, D = np.zeros(C + size, x.dtype), np.empty(C, x.dtype)
+        squares, v = np.zeros(C + size, x.dtype), np.empty(C, x.dtype)
         inside = squares[before : before + C]
         for q in range(W):
             for c in range(C):
                 inside[c] = x[n, p, q, c] * x[n, p, q, c]
-            window_sums(squares, size, blocked, before, D)
+            window_sums(squares, size, blocked, before, v)
             for c in range(C):
-                D[c] = k + a * D[c]
+                v[c] = one / (k + a * v[c])
             if keep:
                 for c in range(C):
-                    d[n, p, q, c] = D[c]
-            powers(D, beta)
+                    inverse[n, p, q, c] = v[c]
+            powers(v, beta)
             for c in range(C):
-                y[n, p, q, c] = x[n, p, q, c] * D[c]
+                y[n, p, q, c] = x[n, p, q, c] * v[c]
 
 
 @kernel(
     cuda=r"""
-__global__ void cmrnorm_back(int n, const T* x, const T* y, const T* d, const T* dy, T* dx, int H,
-                             int W, Div C, Div size, int blocked, T a2beta, T beta) {
+__global__ void cmrnorm_back(int n, const T* x, const T* y, const T* inverse, const T* dy, T* dx,
+                             int H, int W, Div C, Div size, int blocked, T a2beta, T beta) {
     FOR(i, n) {
         int c = i % C, first = blocked ? c / size * size : c + size / 2 - size + 1;
-        T sum = 0, D = d[i];
+        T sum = 0, v = inverse[i];
         for (int f = max(first, 0); f < min(first + size, C); ++f) {
             int o = i - c + f;
-            sum += dy[o] * y[o] / d[o];
+            sum += dy[o] * y[o] * inverse[o];
         }
-        dx[i] = dy[i] * (beta == T(0.75) ? 1 / (sqrt(D) * sqrt(sqrt(D))) : pow(D, -beta))
+        dx[i] = dy[i] * (beta == T(0.75) ? sqrt(v) * sqrt(sqrt(v)) : pow(v, beta))
               - a2beta * x[i] * sum;
     }
 }"""
 )
-def cmrnorm_back(x, y, d, dy, dx, H, W, C, size, blocked, a2beta, beta):
+def cmrnorm_back(x, y, inverse, dy, dx, H, W, C, size, blocked, a2beta, beta):
     """Each map collects from the windows that hold it: the mirrored window around it."""
     before = size - 1 - size // 2
     for i in prange(x.shape[0] * H):
         n, p = i // H, i % H
-        parts, D, t = np.zeros(C + size, x.dtype), np.empty(C, x.dtype), np.empty(C, x.dtype)
+        parts, v, t = np.zeros(C + size, x.dtype), np.empty(C, x.dtype), np.empty(C, x.dtype)
         inside = parts[before : before + C]
         for q in range(W):
             for c in range(C):
-                D[c] = d[n, p, q, c]
-                inside[c] = dy[n, p, q, c] * y[n, p, q, c] / D[c]
+                v[c] = inverse[n, p, q, c]
+                inside[c] = dy[n, p, q, c] * y[n, p, q, c] * v[c]
             window_sums(parts, size, blocked, before, t)
-            powers(D, beta)
+            powers(v, beta)
             for c in range(C):
-                dx[n, p, q, c] = dy[n, p, q, c] * D[c] - a2beta * x[n, p, q, c] * t[c]
+                dx[n, p, q, c] = dy[n, p, q, c] * v[c] - a2beta * x[n, p, q, c] * t[c]

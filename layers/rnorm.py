@@ -57,77 +57,77 @@ class Rnorm(Response):
 
 @kernel(
     cuda=r"""
-__global__ void rnorm(int n, const T* x, T* d, T* y, Div H, Div W, Div C, int size, T k, T a,
-                      T beta, int keep) {
+__global__ void rnorm(int n, const T* x, T* inverse, T* y, Div H, Div W, Div C, int size, T k,
+                      T a, T beta, int keep) {
     FOR(i, n) {
         int c = i % C, q = i / C % W, p = i / C / W % H, image = i / C / W / H;
         int top = p - size / 2, left = q - size / 2;
         T sum = 0;
         for (int r = max(top, 0); r < min(top + size, H); ++r)
             for (int s = max(left, 0); s < min(left + size, W); ++s) {
-                T v = x[((image * H + r) * W + s) * C + c];
-                sum += v * v;
+                T u = x[((image * H + r) * W + s) * C + c];
+                sum += u * u;
             }
-        T D = k + a * sum;
-        if (keep) d[i] = D;
-        y[i] = x[i] * (beta == T(0.75) ? 1 / (sqrt(D) * sqrt(sqrt(D))) : pow(D, -beta));
+        T v = 1 / (k + a * sum);
+        if (keep) inverse[i] = v;
+        y[i] = x[i] * (beta == T(0.75) ? sqrt(v) * sqrt(sqrt(v)) : pow(v, beta));
     }
 }"""
 )
-def rnorm(x, d, y, H, W, C, size, k, a, beta, keep):
-    """The divisor D (into d, if it is to be kept) and the output; first columns, then rows.
+def rnorm(x, inverse, y, H, W, C, size, k, a, beta, keep):
+    """The output, and 1 / D if that is to be kept; first columns, then rows.
 
     Flat arrays and unsigned numbers: an index that might be negative is tested, not vectorised.
     """
-    xs, ys, ds = x.reshape(-1), y.reshape(-1), d.reshape(-1)
-    channels, row = np.uintp(C), np.uintp(W * C)
+    xs, ys, inverses = x.reshape(-1), y.reshape(-1), inverse.reshape(-1)
+    channels, row, one = np.uintp(C), np.uintp(W * C), x.dtype.type(1)
     for i in prange(x.shape[0] * H):
         p = i % H
-        columns, D = np.zeros(W * C, x.dtype), np.empty(C, x.dtype)
+        columns, v = np.zeros(W * C, x.dtype), np.empty(C, x.dtype)
         for r in range(max(p - size // 2, 0), min(p - size // 2 + size, H)):
             at = np.uintp((i - p + r) * W * C)
             for c in range(row):
                 columns[c] += xs[at + c] * xs[at + c]
         for q in range(W):
             for c in range(channels):
-                D[c] = 0
+                v[c] = 0
             for s in range(max(q - size // 2, 0), min(q - size // 2 + size, W)):
                 at = np.uintp(s * C)
                 for c in range(channels):
-                    D[c] += columns[at + c]
+                    v[c] += columns[at + c]
             at = np.uintp((i * W + q) * C)
             for c in range(channels):
-                D[c] = k + a * D[c]
+                v[c] = one / (k + a * v[c])
             if keep:
                 for c in range(channels):
-                    ds[at + c] = D[c]
-            powers(D, beta)
+                    inverses[at + c] = v[c]
+            powers(v, beta)
             for c in range(channels):
-                ys[at + c] = xs[at + c] * D[c]
+                ys[at + c] = xs[at + c] * v[c]
 
 
 @kernel(
     cuda=r"""
-__global__ void rnorm_back(int n, const T* x, const T* y, const T* d, const T* dy, T* dx, Div H,
-                           Div W, Div C, int size, T a2beta, T beta) {
+__global__ void rnorm_back(int n, const T* x, const T* y, const T* inverse, const T* dy, T* dx,
+                           Div H, Div W, Div C, int size, T a2beta, T beta) {
     FOR(i, n) {
         int c = i % C, q = i / C % W, p = i / C / W % H, image = i / C / W / H;
         int top = p + size / 2 - size + 1, left = q + size / 2 - size + 1;
-        T sum = 0, D = d[i];
+        T sum = 0, v = inverse[i];
         for (int r = max(top, 0); r < min(top + size, H); ++r)
             for (int s = max(left, 0); s < min(left + size, W); ++s) {
                 int o = ((image * H + r) * W + s) * C + c;
-                sum += dy[o] * y[o] / d[o];
+                sum += dy[o] * y[o] * inverse[o];
             }
-        dx[i] = dy[i] * (beta == T(0.75) ? 1 / (sqrt(D) * sqrt(sqrt(D))) : pow(D, -beta))
+        dx[i] = dy[i] * (beta == T(0.75) ? sqrt(v) * sqrt(sqrt(v)) : pow(v, beta))
               - a2beta * x[i] * sum;
     }
 }"""
 )
-def rnorm_back(x, y, d, dy, dx, H, W, C, size, a2beta, beta):
+def rnorm_back(x, y, inverse, dy, dx, H, W, C, size, a2beta, beta):
     """Each pixel collects from the windows that hold it: the mirrored window around it."""
     before, after = size - 1 - size // 2, size // 2 + 1
-    xs, ys, ds = x.reshape(-1), y.reshape(-1), d.reshape(-1)
+    xs, ys, inverses = x.reshape(-1), y.reshape(-1), inverse.reshape(-1)
     dys, dxs = dy.reshape(-1), dx.reshape(-1)
     channels, row = np.uintp(C), np.uintp(W * C)
     for i in prange(x.shape[0] * H):
@@ -136,16 +136,16 @@ def rnorm_back(x, y, d, dy, dx, H, W, C, size, a2beta, beta):
         for r in range(max(p - before, 0), min(p + after, H)):
             at = np.uintp((i - p + r) * W * C)
             for c in range(row):
-                columns[c] += dys[at + c] * ys[at + c] / ds[at + c]
-        D, t = np.empty(C, x.dtype), np.empty(C, x.dtype)
+                columns[c] += dys[at + c] * ys[at + c] * inverses[at + c]
+        v, t = np.empty(C, x.dtype), np.empty(C, x.dtype)
         for q in range(W):
             at = np.uintp((i * W + q) * C)
             for c in range(channels):
-                D[c], t[c] = ds[at + c], 0
+                v[c], t[c] = inverses[at + c], 0
             for s in range(max(q - before, 0), min(q + after, W)):
                 there = np.uintp(s * C)
                 for c in range(channels):
                     t[c] += columns[there + c]
-            powers(D, beta)
+            powers(v, beta)
             for c in range(channels):
-                dxs[at + c] = dys[at + c] * D[c] - a2beta * xs[at + c] * t[c]
+                dxs[at + c] = dys[at + c] * v[c] - a2beta * xs[at + c] * t[c]
