@@ -305,7 +305,7 @@ class Winograd:
         """Whether every core has U in its cache."""
         return 4 * math.prod(self.u_shape) <= SMALL_U
 
-    @property
+    @cached_property
     def multiplies(self) -> int:
         """Multiply-adds of the products for an image, those with zeros as well."""
         f = self.f
@@ -320,7 +320,7 @@ class Winograd:
         """Points of all phases in a direction; of those at infinity not all have a product."""
         return self.f.phases * (size.n - 1) + self.f.full
 
-    @property
+    @cached_property
     def cost(self) -> float:
         """Multiply-adds of an image, and what the transforms cost of their time."""
         f, price = self.f, NARROW_TRANSFORM if self.narrow else WIDE_TRANSFORM

@@ -41,6 +41,14 @@ def ways_of(numbers: tuple) -> tuple:
     return (_direct.Direct(*numbers), *_winograd.Winograd.kinds(*numbers))
 
 
+@lru_cache(WAYS)
+def choice(numbers: tuple) -> tuple:
+    """The cheapest of the ways of these numbers, and why it is taken."""
+    ways = sorted(ways_of(numbers), key=lambda way: way.cost)
+    costs = ", ".join(f"{way.name} {way.cost / 1e6:.3g}" for way in ways)
+    return ways[0], f"the least of {costs} million multiply-adds an image"
+
+
 class Conv(WeightLayer):
     filters = key(int, "output channels of each group", min=1, per_input=True)
     filterSize = key(int, "side of the window, in pixels", min=1, per_input=True)
@@ -111,17 +119,17 @@ class Conv(WeightLayer):
             why = f"less than {FEW} filters in a group"
         if why:
             return Variant("plain", why)
-        ways = sorted(self.ways(ins[0][1:]), key=lambda way: way.cost)
-        costs = ", ".join(f"{way.name} {way.cost / 1e6:.3g}" for way in ways)
-        macs = ins[0][0] * self.groups[0] * ways[0].multiplies
-        return Variant(ways[0].name, f"the least of {costs} million multiply-adds an image", macs)
+        way, why = choice(self._numbers(ins[0][1:]))
+        return Variant(way.name, why, ins[0][0] * self.groups[0] * way.multiplies)
 
     def ways(self, image, g=0):
         """The ways that group g of the only input can be computed; all but the plain one."""
+        return ways_of(self._numbers(image, g))
+
+    def _numbers(self, image, g=0) -> tuple:
         C, K = image[2] // self.groups[0], self.filters[0]
-        numbers = (image, self.shape(image), g * C, C, g * K, K, self.filterSize[0],
-                   self.stride[0], self.padding[0])  # fmt: skip
-        return ways_of(numbers)
+        return (image, self.shape(image), g * C, C, g * K, K, self.filterSize[0], self.stride[0],
+                self.padding[0])  # fmt: skip
 
     def takes(self, after, *ins):
         relu = after.type == "neuron" and after.neuron[0] == "relu"
