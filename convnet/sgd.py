@@ -21,7 +21,9 @@ class Sgd:
 
     def __init__(self, net: Net):
         self.net = net
-        self.momenta = {k: net.device.xp.zeros_like(w) for k, w in net.own_weights().items()}
+        self.momenta = {
+            k: net.device.xp.zeros(w.shape, w.dtype) for k, w in net.own_weights().items()
+        }
 
     def update(self, gradients: dict[tuple[str, str], Any], cases: int, progress: float) -> None:
         """One step, at this progress (0..1) of the run for the schedules.
