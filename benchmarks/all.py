@@ -30,6 +30,7 @@ ALL, BOTH = "ours,torch,onnx", "ours,torch"
 PARTS = {
     "train32": f"{STEP}{BOTH} --mode=train --batch=32",
     "train128": f"{STEP}{BOTH} --mode=train --batch=128",
+    "train50": f"{STEP}{BOTH} --mode=train --batch=32 --layer-def=layer_configs/spp_zf5_6321.cfg",
     "infer1": f"{STEP}{ALL} --mode=infer --batch=1",
     "infer32": f"{STEP}{ALL} --mode=infer --batch=32",
     "trunk": f"{STEP}{ALL} --mode=infer --batch=1 --upto=conv5 --size=688x917",
@@ -131,6 +132,7 @@ ZF5 = "SPP-ZF5"
 TABLE = [
     Row(f"{ZF5}, a training step, batch 32", "train32", speed, least=4, reach=6),
     Row(f"{ZF5}, a training step, batch 128", "train128", speed, least=4, reach=6),
+    Row(f"{ZF5} with 6,3,2,1 (50 bins), training, batch 32", "train50", speed, least=4, reach=6),
     Row(f"{ZF5}, inference, 1 image", "infer1", speed, least=1.8, reach=2.5),
     Row(f"{ZF5}, inference, batch 32", "infer32", speed, least=2.2, reach=3.5),
     Row(

@@ -15,13 +15,15 @@ from convnet.bench import (
     watched_seconds,
 )
 from convnet.cli import UsageError, check_target
+from convnet.device import check as check_device
 from convnet.engine import engine_class
 from convnet.graph import Graph, dims
 from convnet.job import Job
 from convnet.summary import columns
 
 INSTALL = "not installed here; `make peer` does it: then .venv-peer/bin/python {}"
-HEAD = ["layer", "ms", "of step", "forward", "backward", "GFLOP/s", "bwd", "GB/s", "bwd", "kernels"]
+RATES = [f"{way} {unit}" for unit in ("GFLOP/s", "GB/s") for way in ("fwd", "bwd")]
+HEAD = ["layer", "ms", "of step", "fwd ms", "bwd ms", *RATES, "kernels"]
 LEFT = (0, 9)  # columns of text
 
 
@@ -85,6 +87,7 @@ def job_of(args, mode: str, batch: int, device: str = "cpu") -> Job:
         raise UsageError("--layer-def=FILE.cfg is needed")
     if args.json:
         check_target(args.json, "--json")
+    check_device(device)
     threads = args.threads or machine.cores()
     if threads > machine.cores():
         raise UsageError(f"--threads={threads}: this process may use {machine.cores()} cores")

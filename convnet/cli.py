@@ -20,6 +20,14 @@ def check_target(path: str, option: str) -> None:
         raise UsageError(f"{option}={path}: is a folder; name a file")
     if not Path(path).parent.is_dir():
         raise UsageError(f"{option}={path}: there is no folder {Path(path).parent}")
+    target = Path(path)
+    new = not target.exists()
+    try:
+        target.open("a").close()
+    except OSError as e:
+        raise UsageError(f"{option}={path}: cannot be written, {e.strerror.lower()}") from None
+    if new:
+        target.unlink()
 
 
 class Parser(argparse.ArgumentParser):

@@ -153,8 +153,13 @@ def compile_cuda(source: str, name: str):
 
 def device(name: str = "cpu") -> Cpu | Gpu:
     """The device of that name: cpu, cpu:plain, gpu, gpu:1, gpu:tf32, gpu:1:tf32. DeviceError."""
-    if name in ("cpu", "cpu:plain"):
-        return Cpu(fast=name == "cpu")
-    if found := re.fullmatch(r"gpu(?::(\d+))?(:tf32)?", name):
-        return Gpu(int(found[1] or 0), tf32=bool(found[2]))
+    cpu, index, tf32 = check(name)
+    return Cpu(fast=cpu == "cpu") if cpu else Gpu(int(index or 0), bool(tf32))
+
+
+def check(name: str) -> tuple:
+    """The name of a CPU, or number and option of a GPU's; DeviceError where it is none of both."""
+    found = re.fullmatch(r"(cpu|cpu:plain)|gpu(?::(\d+))?(:tf32)?", name)
+    if found:
+        return found.groups()
     raise DeviceError(f"--device={name}: must be cpu, cpu:plain, gpu, gpu:<number> or gpu:tf32")

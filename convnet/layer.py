@@ -280,8 +280,11 @@ class Layer:
         """Multiply-adds of one forward pass over one image."""
         return 0
 
-    def variant(self, *ins: tuple) -> Variant:
-        """Which kernels run float32 inputs of shapes (N, H, W, C) on a CPU, and why these."""
+    def variant(self, *ins: tuple, then: "Layer | None" = None) -> Variant:
+        """Which kernels run float32 inputs of shapes (N, H, W, C) on a CPU, and why these.
+
+        then: the layer whose work is done in the same pass, one that `takes` has agreed to.
+        """
         return Variant("plain", "the only one")
 
     def takes(self, after: "Layer", *ins: tuple) -> bool:

@@ -57,7 +57,12 @@ def _number(text: str, fits: Callable[[float], bool], which: str) -> float:
 def sides(text: str) -> tuple[int, int]:
     """Rows and columns: 224, or 688x917."""
     rows, x, columns = text.partition("x")
-    return positive(rows), positive(columns if x else rows)
+    try:
+        return positive(rows), positive(columns if x else rows)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(
+            f"must be a side or rows x columns, not {text!r}"
+        ) from None
 
 
 def text(value: str) -> str:

@@ -45,6 +45,7 @@ def _lower(context, builder, signature, arguments):
     """The share of the thread that comes here, or, for the caller, the work of all threads."""
     kernel, (number,) = builder.function, arguments
     n = context.cast(builder, number, signature.args[0], types.intp)
+    n = builder.select(builder.icmp_signed("<", n, I64(0)), I64(0), n)
     if f"{kernel.name}.running" in builder.module.globals:
         raise TypeError(f"{kernel.name}: a kernel has one prange")
     for argument in kernel.args[2:]:

@@ -43,7 +43,8 @@ def work(net, shapes: dict[str, tuple], cases: int, first: str, last: str) -> Wo
     graph, names = net.graph, chain(net.graph, first, last)
     l, learns = graph.by_name[first], net.learns[first]
     ins = [shapes[read] for read in l.reads] or [shapes[first]]
-    variant = _variant(net, l, [(cases, *shape) for shape in ins])
+    then = graph.by_name[last] if last != first else None
+    variant = _variant(net, l, [(cases, *shape) for shape in ins], then)
     macs = cases * sum(_macs(graph, graph.by_name[name], shapes) for name in names)
     done = macs if variant.macs is None else variant.macs
     inputs = {i for i in learns if isinstance(i, int)}
@@ -59,10 +60,10 @@ def work(net, shapes: dict[str, tuple], cases: int, first: str, last: str) -> Wo
     )
 
 
-def _variant(net, l: Layer, ins: list[tuple]) -> Variant:
+def _variant(net, l: Layer, ins: list[tuple], then: Layer | None) -> Variant:
     """The kernels of a layer, as Net.fprop chooses them."""
     if net.device.fast:
-        return l.variant(*ins)
+        return l.variant(*ins, then=then)
     return Variant("plain", f"the only one for {net.device.name}")
 
 

@@ -171,19 +171,24 @@ def correlate(x, mask, mask_low, masked, packed, bias, low, y, f):
 
 @cpu_kernel
 def correlate_back(x, dy, y, low, masked, sums, db, f):
-    """Sums (chunks, KP, F, F * C and up to 3 more, PANEL) of dW over chunks of the blocks; db."""
-    chunks, units = sums.shape[0], x.shape[0] * f.blocks
+    """Sums (chunks, KP, F, F * C and up to 3 more, PANEL) of dW over chunks of the blocks; db.
+
+    Without any sums only db.
+    """
+    chunks, units = db.shape[0], x.shape[0] * f.blocks
     width, filters = (f.OW - 1) * f.s + f.F, f.KP * PANEL
     for chunk in prange(chunks):
         buffer = np.zeros(((f.R - 1) * f.s + f.F) * width * f.C + 4, np.float32)
         d = np.zeros(f.R * f.OW * filters, np.float32)
-        sums[chunk] = ZERO
+        if sums.size:
+            sums[chunk] = ZERO
         total = np.zeros(filters, np.float32)
         for z in range(chunk * units // chunks, (chunk + 1) * units // chunks):
             image, i0 = z // f.blocks, z % f.blocks * f.R
             rows = min(f.R, f.OH - i0)
             count = (rows - 1) * f.s + f.F
-            window(x, x, low, False, image, i0 * f.s - f.py, f, count, width, buffer)
+            if sums.size:
+                window(x, x, low, False, image, i0 * f.s - f.py, f, count, width, buffer)
             at = (image * f.OH + i0) * f.OW * f.filters + f.k0
             if f.K == filters == f.filters:
                 bring(dy, y, low, masked, at, rows * f.OW * filters, d, 0)
@@ -194,7 +199,7 @@ def correlate_back(x, dy, y, low, masked, sums, db, f):
                 there = np.uintp(q * filters)
                 for k in range(np.uintp(filters)):
                     total[k] += d[there + k]
-            for kp in range(f.KP):
+            for kp in range(f.KP if sums.size else 0):
                 for a in range(f.F):
                     column(sums.shape[3], rows, f.OW, buffer.ctypes.data + 4 * a * width * f.C, 1,
                            f.s * width * f.C, f.s * f.C, d.ctypes.data + 4 * kp * PANEL, filters,
@@ -235,7 +240,7 @@ class Direct:
         """The gradients into dx and dw, either of them None if not wanted; those of the biases."""
         f, masked, low = self.f, low > -np.inf, np.float32(low)
         chunks = min(len(x) * f.blocks, 2 * get_num_threads())
-        sums = run.empty((chunks, f.KP, f.F, -(-f.F * f.C // 4) * 4, PANEL))
+        sums = run.empty((chunks * (dw is not None), f.KP, f.F, -(-f.F * f.C // 4) * 4, PANEL))
         db = run.empty((chunks, f.KP * PANEL))
         correlate_back(x, dy, y, low, masked, sums, db, f)
         if dw is not None:

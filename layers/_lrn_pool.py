@@ -5,7 +5,8 @@
 Row by row: neither D nor z ever exists as a whole, and nothing is kept for backward but x and y.
 Backward computes z once more and gives the gradient of each window to all pixels equal to its y,
 as layers/pool.py does; so z must have the same bits both times, which is why `responses` computes
-it in both passes and without a*b+c in one rounding. With e = dz z / D the rest is
+it in both passes and LLVM may join no a*b and +c that is not written as one. With e = dz z / D the
+rest is
 
     dx = dz / D^beta - 2 beta a x * sum of e over the pixels whose window holds the pixel
 """
@@ -22,7 +23,7 @@ from convnet.kernel import cpu_kernel, helper, prange
 from layers._tile import PANEL, copy, panelwise
 from layers._vector import I32, LANES, VECTOR, Vectors
 
-ZERO, ONE = np.float32(0), np.float32(1)
+ZERO, ONE, LARGEST = np.float32(0), np.float32(1), float(np.finfo(np.float32).max)
 BITS = ir.VectorType(I32, LANES)
 # D^-1/4 begins as a guess from the bits of D, which are nearly its logarithm: MAGIC less a quarter
 # of them is 3 % off. With h = 1 - D guess^4 the rest is (1 - h)^-1/4; these powers of h leave 5e-5.
@@ -78,7 +79,11 @@ def quarters(keep: bool):
 
 
 def inverse_quarter(e: Vectors, D):
-    """D^-1/4: a guess, POWERS, and a step of Newton's method, which leaves 1e-7."""
+    """D^-1/4: a guess, POWERS, and a step of Newton's method, which leaves 1e-7.
+
+    An infinite D counts as the largest number: x D^-3/4 is nearly 0 for both, and no NaN.
+    """
+    D = e.ir.select(e.ir.fcmp_ordered(">", D, e.all(LARGEST)), e.all(LARGEST), D)
     log = e.ir.lshr(e.ir.bitcast(D, BITS), ir.Constant(BITS, [2] * LANES))
     guess = e.ir.bitcast(e.ir.sub(ir.Constant(BITS, [MAGIC] * LANES), log), VECTOR)
     square = e.ir.fmul(guess, guess)

@@ -58,7 +58,7 @@ CACHE = 640 << 10  # bytes of V and M of a block of the narrow schedule
 WIDE_TRANSFORM, NARROW_TRANSFORM = 50, 20
 RUN = 64  # channels whose dU a task transforms back: they lie side by side
 CHUNK = 1 << 14  # weights of a fingerprint's number
-ODD = np.uint64(0x9E3779B97F4A7C16)  # times a place and plus 1: another odd number for each
+SPREAD = np.uint64(0x9E3779B97F4A7C16)  # times a place and plus 1: another odd number for each
 ZERO = np.float32(0)
 
 
@@ -127,7 +127,7 @@ def fingerprint(bits, sums):
     for chunk in prange(sums.size):
         total = np.uint64(0)
         for i in range(np.uintp(chunk * CHUNK), np.uintp(min(bits.size, (chunk + 1) * CHUNK))):
-            total += np.uint64(bits[i]) * (np.uint64(i) * ODD + np.uint64(1))
+            total += np.uint64(bits[i]) * (np.uint64(i) * SPREAD + np.uint64(1))
         sums[chunk] = total
 
 
@@ -288,7 +288,13 @@ class Winograd:
 
     @classmethod
     def kinds(cls, image, out, c0: int, C: int, k0: int, K: int, F: int, s: int, p: int) -> list:
-        """All that apply to such filters; of tiles of two sizes those that take both."""
+        """All that apply to such filters; of tiles of two sizes those that take both.
+
+        None where windows lie in the padding alone: there a tile that also sees pixels leaves
+        rounding noise instead of 0, of which a relu lets the positive half through.
+        """
+        if p >= F:
+            return []
         ms = sorted((m for m, r in KINDS if r == -(-F // s) and s <= F), reverse=True)
         pairs = combinations_with_replacement(ms, 2)
         found = [cls(*pair, image, out, c0, C, k0, K, F, s, p) for pair in pairs]
@@ -380,7 +386,7 @@ class Winograd:
         f, low, U = self.f, np.float32(low), self._u(run, w)
         if self.narrow:
             forward_narrow(x, U, bias, low, y, f, *self._block, get_num_threads())
-            return U, None
+            return U, []
         vs = []
         for first, lines in self._blocks(len(x)):
             V = run.empty((f.n**2, f.DP, lines * f.across, PANEL))
@@ -390,7 +396,7 @@ class Winograd:
             m_to_output(M, bias, low, y, f, first, lines)
             if run.train:
                 vs.append(V)
-        return (U, vs) if run.train else None
+        return U, vs
 
     def backward(self, run, x, w, y, low: float, dy, dx, dw, kept):
         """The gradients into dx and dw, either of them None if not wanted; those of the biases."""

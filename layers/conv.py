@@ -32,6 +32,7 @@ from layers._bias import add_bias
 
 WIDE = 4  # channels that a thread of a GPU copies at once
 WAYS = 1024  # shapes whose ways are remembered
+TOLD = 3  # ways that the reason for a choice names
 FEW = 8  # filters of a group that would leave most of a panel empty
 
 
@@ -41,12 +42,17 @@ def ways_of(numbers: tuple) -> tuple:
     return (_direct.Direct(*numbers), *_winograd.Winograd.kinds(*numbers))
 
 
+def more(ways: list) -> str:
+    """How many ways are not told."""
+    return f", and {len(ways) - TOLD} more" if len(ways) > TOLD else ""
+
+
 @lru_cache(WAYS)
 def choice(numbers: tuple) -> tuple:
     """The cheapest of the ways of these numbers, and why it is taken."""
     ways = sorted(ways_of(numbers), key=lambda way: way.cost)
-    costs = ", ".join(f"{way.name} {way.cost / 1e6:.3g}" for way in ways)
-    return ways[0], f"the least of {costs} million multiply-adds an image"
+    costs = ", ".join(f"{way.name} {way.cost / 1e6:.3g}" for way in ways[:TOLD])
+    return ways[0], f"the least of {costs} million multiply-adds an image" + more(ways)
 
 
 class Conv(WeightLayer):
@@ -109,7 +115,7 @@ class Conv(WeightLayer):
         H, W, _ = self.shape(*ins)
         return H * W * sum(math.prod(w.shape) for n, w in self.weights(*ins).items() if n != "b")
 
-    def variant(self, *ins):
+    def variant(self, *ins, then=None):
         why = ""
         if len(ins) > 1:
             why = f"{len(ins)} inputs"

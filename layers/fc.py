@@ -40,7 +40,7 @@ class Fc(WeightLayer):
     def macs(self, *ins):
         return self.outputs * sum(math.prod(x) for x in ins)
 
-    def variant(self, *ins):
+    def variant(self, *ins, then=None):
         few = f"less than {_dense.FEW} cases: rows of W, at the speed of the memory"
         return Variant("panels", few if ins[0][0] < _dense.FEW else "tiles in registers")
 

@@ -22,6 +22,7 @@ The variant `with pool` does the work of a max pool behind it in the same pass, 
 import numpy as np
 
 from convnet.kernel import kernel, prange
+from convnet.layer import Variant
 from layers import _lrn_pool
 from layers._lrn import Response, powers
 
@@ -39,6 +40,11 @@ class Rnorm(Response):
         if self.size > min(x[:2]):
             raise ValueError(f"size={self.size} is more than the {x[0]}x{x[1]} map")
         return x
+
+    def variant(self, *ins, then=None):
+        if then:
+            return Variant("with pool", "one pass: what is between them never goes to memory")
+        return super().variant(*ins)
 
     def takes(self, after, *ins):
         # a pool that stands for a level of a pyramid may have bins instead of windows

@@ -18,6 +18,20 @@ from convnet.work import chain, work
 from tests.tooling import ROOT, TINY, call, tiny
 
 FAST = TINY.replace("filters=6", "filters=8")  # enough for kernels that take the relu as well
+RNORM = """
+[rnorm1]
+type=rnorm
+inputs=conv1
+size=3
+
+[pool1]
+type=pool
+pool=max
+inputs=rnorm1
+sizeX=3
+stride=2
+
+"""
 QUICK = ("--batch=3", "--rounds=2", "--seconds=0")
 
 
@@ -85,11 +99,13 @@ def test_size_of_a_cfg_that_has_none(tmp_path):
         (["--mode=infer", "--upto=conv2"], "no layer 'conv2'; did you mean 'conv1'"),
         (["--mode=infer", "--upto=logprob"], "--upto=logprob: needs labels"),
         (["--threads=4096"], "--threads=4096: this process may use "),
-        (["--size=3x"], "--size: must be a whole number"),
-        (["--size=axb"], "--size: must be a whole number of 1 or more, not 'a'"),
+        (["--size=3x"], "--size: must be a side or rows x columns, not '3x'"),
+        (["--size=axb"], "--size: must be a side or rows x columns, not 'axb'"),
         (["--rounds=0"], "--rounds: must be a whole number of 1 or more"),
         (["--size=2"], r"--size=2x2: [conv1] filterSize=3"),
         (["--json=none/x.json"], "--json=none/x.json: there is no folder none"),
+        (["--json=/dev/full/x.json"], "--json=/dev/full/x.json: there is no folder /dev/full"),
+        (["--json=/proc/x.json"], "--json=/proc/x.json: cannot be written"),
         (["--compare=caffe"], "--compare: invalid choice"),
     ],
 )
@@ -103,7 +119,7 @@ def test_mistakes_are_one_line(cfg, argv, text):
 
 def test_mistakes_that_other_processes_find(cfg):
     result = call("bench", f"--layer-def={cfg}", *QUICK, "--device=foo")
-    assert result.code == 6 and result.err.count("\n") == 1
+    assert (result.code, result.out) == (6, "") and result.err.count("\n") == 1
     result = call("bench", *QUICK)
     assert (result.code, result.err) == (2, "--layer-def=FILE.cfg is needed\n")
 
@@ -152,7 +168,9 @@ def test_work_of_a_convolution(cfg, monkeypatch):
     net, asked = Net.from_cfg(cfg, classes=10), job(cfg)
     shapes = asked.shapes(net.graph)
     assert chain(net.graph, "conv1", "conv1_neuron") == ["conv1", "conv1_neuron"]
-    monkeypatch.setattr(net.by_name["conv1"], "variant", lambda *ins: Variant("half", "", 999))
+    monkeypatch.setattr(
+        net.by_name["conv1"], "variant", lambda *ins, then: Variant("half", "", 999)
+    )
     found = work(net, shapes, 3, "conv1", "conv1_neuron")
     macs = 3 * 16 * 16 * 8 * 27
     assert found.flops == (2 * macs, 2 * macs), "the images need no gradient"
@@ -188,6 +206,14 @@ def test_what_a_variant_multiplies(image, kind, macs, tmp_path):
     assert ways[kind] == macs
     chosen = conv.variant((5, *image))
     assert chosen.macs == 5 * ways[chosen.name]
+
+
+def test_the_pool_that_rnorm_does_as_well(tmp_path):
+    text = TINY.replace("[spp]\ntype=spp\ninputs=conv1", RNORM + "[spp]\ntype=spp\ninputs=pool1")
+    net = Net(Job(str(tiny(tmp_path, text))).graph())
+    shapes = net.graph.shapes
+    assert work(net, shapes, 2, "rnorm1", "pool1").variant == "with pool"
+    assert work(net, shapes, 2, "rnorm1", "rnorm1").variant == "plain"
 
 
 def test_clock():

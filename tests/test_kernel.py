@@ -38,7 +38,7 @@ def twice(times):
 
 
 @pytest.mark.parametrize("threads", [1, numba.get_num_threads()])
-@pytest.mark.parametrize("n", [0, 1, 2, 7, 1000, np.uint64(9), np.int32(5)])
+@pytest.mark.parametrize("n", [0, -1, 1, 2, 7, 1000, np.uint64(9), np.int32(5), np.int32(-3)])
 def test_each_index_once(n, threads):
     before = numba.get_num_threads()
     numba.set_num_threads(threads)
@@ -47,7 +47,8 @@ def test_each_index_once(n, threads):
         count(times, n)
     finally:
         numba.set_num_threads(before)
-    assert (times[: int(n)] == 1).all() and not times[int(n) :].any()
+    end = max(int(n), 0)
+    assert (times[:end] == 1).all() and not times[end:].any()
 
 
 def test_in_python_it_is_a_range():

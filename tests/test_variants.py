@@ -59,13 +59,15 @@ def ways():
     return [(line, i) for line, c in cases for i in range(len(c.layer.ways(c.shapes[0])))]
 
 
-def passes(case, fast, n=3, then=None, seed=0):
-    """Output and all gradients."""
+def passes(case, fast, n=3, then=None, seed=0, change=lambda xs, w: None):
+    """Output and all gradients; that of the output has both signs. change: inputs and weights."""
     xs, w = case.arrays(np.float32, n, seed)
     xs, w = [x.copy() for x in xs], {k: v.copy() for k, v in w.items()}
+    change(xs, w)
     run = Run(contract.Poisoned(), True, 0, fast, then)
     y, bprop = case.layer.fprop(run, w, *xs)
-    dy = case.dy(y.shape, y.dtype).copy()
+    dy = case.dy(y.shape, y.dtype) * np.random.default_rng(seed).choice([-1, 1], y.shape)
+    dy = dy.astype(np.float32)
     if then and not fast:
         y = np.maximum(y, 0)
         dy = np.where(y > 0, dy, np.float32(0))
@@ -85,7 +87,7 @@ def gaps(got, wanted):
 def test_conv(line, i, relu, monkeypatch):
     case = contract.build("conv", line)
     name = case.layer.ways(case.shapes[0])[i].name
-    monkeypatch.setattr(case.layer, "variant", lambda *ins: Variant(name, "forced"))
+    monkeypatch.setattr(case.layer, "variant", lambda *ins, **then: Variant(name, "forced"))
     found = gaps(passes(case, True, then=relu), passes(case, False, then=relu))
     limit = 1e-4 if "winograd" in name else 3e-6
     assert max(found.values()) < limit, found
@@ -127,6 +129,31 @@ def test_what_is_chosen():
         ("9x9x8 filters=1 filterSize=3 groups=8", "less than 8 filters in a group"),
     ):
         assert chosen(line) == Variant("plain", why)
+
+
+def no_bias(xs, w):
+    w["b"][:] = 0
+
+
+@pytest.mark.parametrize("padding", [3, 4, 7])
+def test_windows_of_nothing_but_padding(padding):
+    """Without a bias they are exactly 0, and their relu stays shut; Winograd would leave noise."""
+    case = contract.build("conv", f"13x13x16 filters=16 filterSize=3 padding={padding}")
+    assert case.layer.variant((3, 13, 13, 16)).name == "direct"
+    both = [passes(case, fast, then=RELU, change=no_bias) for fast in (True, False)]
+    assert not both[0]["y"][:, 0, 0].any() and max(gaps(*both).values()) < 3e-6
+
+
+def test_direct_computes_what_is_wanted():
+    """Whether or not the gradient of the weights is among it."""
+    case = contract.build("conv", "7x8x3 filters=9 filterSize=3 padding=1")
+    xs, w = case.arrays(np.float32)
+    y, bprop = case.layer.fprop(Run(contract.Poisoned(), True, 0, True), w, *xs)
+    dy = case.dy(y.shape, y.dtype)
+    (dx,), dw = bprop(dy, {0, "W0", "b"})
+    (alone,), only = bprop(dy, {0, "b"})
+    np.testing.assert_array_equal(alone, dx)
+    assert set(only) == {"b"} and np.array_equal(only["b"], dw["b"])
 
 
 def test_a_plain_conv_takes_no_relu():

@@ -125,3 +125,16 @@ def test_what_it_takes():
     assert not rnorm.takes(contract.build("neuron", "13x11x32 neuron=relu").layer, (1, *shape))
     pool.level = 3
     assert not rnorm.takes(pool, (1, *shape))
+
+
+@pytest.mark.parametrize("value", [1e15, 1e20, -3e38, np.inf, np.nan])
+def test_numbers_whose_squares_overflow(value):
+    """As finite as by the plain kernels, and the others' outputs are the same."""
+    rnorm, pool, shape = both("13x11x32  size=3 scale=2 | sizeX=3 stride=2")
+    x, dy = data(shape, 1, pool)
+    x[0, 6, 5, 7] = value
+    got, wanted = fused(rnorm, pool, x, dy), plain(rnorm, pool, x, dy)
+    for a, b in zip(got, wanted):
+        assert np.isfinite(a).all() == np.isfinite(b).all()
+        if np.isfinite(b).all():
+            assert off(a, b) == 0
