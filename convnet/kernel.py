@@ -199,9 +199,15 @@ def helper(**options) -> Callable:
     return jit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)
 
 
+@functools.cache
+def start_pool() -> None:
+    """Numba's pool, whose symbols prange needs, is there once somebody has asked for its size."""
+    numba.get_num_threads()
+
+
 def run(compiled: Callable, *args) -> None:
     """Run a compiled body on all threads."""
-    numba.get_num_threads()  # starts the pool, whose symbols prange needs
+    start_pool()
     with _one_at_a_time:
         compiled(*args)
 
