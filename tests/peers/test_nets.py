@@ -93,7 +93,8 @@ def test_zf5_in_float32(name, n):
     given, other = batch_of(net, n), TorchNet(net)
     turned = flips(net, other, given)
     print(f"{name}: flips {turned}")
-    assert sum(turned.values()) <= 5 * n
+    places = n * sum(np.prod(net.graph.shapes[net.by_name[name].reads[0]]) for name in turned)
+    assert sum(turned.values()) <= 5e-6 * places  # Winograd's last bits are off by 1e-5
     compare(net, "channels_last", n, 1e-2 if any(turned.values()) else 1e-4)
 
 
@@ -142,7 +143,8 @@ def beside(l, weights):
     """The fprop of a layer which checks itself against PyTorch's on the way, bprop as well.
 
     Where relu left a window of zeros a pool gives each the gradient, PyTorch's the first one only;
-    relu lets none of it pass.
+    relu lets none of it pass. A relu in the same pass as a conv is open for the gradient where it
+    was open here: next to 0 the last bits decide.
     """
     fprop = l.fprop
 
@@ -150,15 +152,24 @@ def beside(l, weights):
         y, bprop = fprop(run, w, *xs)
         ts = [torch.from_numpy(x).permute(0, 3, 1, 2).requires_grad_() for x in xs]
         theirs = torch_net.OPS[l.type](l, weights, *ts)
-        check(l, "output", y, rows_of(theirs))
+        if run.then and run.then.type == "pool":
+            theirs = torch_net.OPS["pool"](run.then, {}, theirs)
+        if run.then and run.then.type == "neuron":
+            check(l, "output", y, np.maximum(rows_of(theirs), 0))
+            theirs = theirs * torch.from_numpy(y > 0).permute(0, 3, 1, 2)
+        else:
+            check(l, "output", y, rows_of(theirs))
 
         def back(dy, wants):
             dxs, dws = bprop(dy, wants)
+            dws = {name: g if hasattr(g, "shape") else g.array() for name, g in dws.items()}
             asked = ts + [weights[name] for name in dws]
             found = torch.autograd.grad(theirs, asked, torch.from_numpy(dy).permute(0, 3, 1, 2))
             for i, (x, g) in enumerate(zip(xs, found)):
-                alive = x != 0 if l.type in ("pool", "spp") else 1
-                check(l, f"gradient of input {i}", dxs[i] * alive, rows_of(g) * alive)
+                pools = l.type in ("pool", "spp") or (run.then and run.then.type == "pool")
+                alive = x != 0 if pools else 1
+                ties = 8 if run.then and pools else 0  # of what PyTorch has normalised by itself
+                check(l, f"gradient of input {i}", dxs[i] * alive, rows_of(g) * alive, ties)
             for name, g in zip(dws, found[len(ts) :]):
                 check(l, f"gradient of {name}", dws[name], torch_net.ours(l, name, g).numpy())
             return dxs, dws
@@ -173,9 +184,12 @@ def rows_of(t):
     return t.detach().permute(0, 2, 3, 1).numpy()
 
 
-def check(l, what, mine, theirs):
-    off = gap(mine, theirs)
-    assert off <= 1e-4, f"[{l.name}] {what} is {off:.1e} off"
+def check(l, what, mine, theirs, but=0):
+    """No more than 1e-4 of the largest number off, `but` for so many numbers."""
+    off, scale = gap(mine, theirs), abs(theirs).max()
+    assert np.isfinite(off)
+    far = int((abs(mine - theirs) > 1e-4 * scale).sum())
+    assert far <= but, f"[{l.name}] {what} is {off:.1e} off, {far} numbers"
 
 
 def test_zf5_with_a_response_normalisation_that_matters():
@@ -294,12 +308,16 @@ def test_everything_in_float64(layout):
     compare(as_dtype(everything(), np.float64), layout, 5, 1e-8)
 
 
+@pytest.mark.parametrize("dtype,limit", [(np.float64, 1e-8), (np.float32, 1e-2)])
 @pytest.mark.parametrize("name", ["spp_small", "cifar10_spp", "everything"])
-def test_ten_steps(name):
-    """Momentum, decay, schedules and dropout: the same losses, the same weights."""
-    net = everything() if name == "everything" else net_of(name)
+def test_ten_steps(name, dtype, limit):
+    """Momentum, decay, schedules and dropout: the same losses, the same weights.
+
+    The first steps of cifar10_spp are rough: a last bit of float32 grows to a thousandth.
+    """
+    net = as_dtype(everything(), dtype) if name == "everything" else net_of(name, dtype)
     first = {key: w.copy() for key, w in net.own_weights().items()}
-    other = TorchNet(net)
+    other = TorchNet(net, getattr(torch, np.dtype(dtype).name))
     sgd, torch_sgd, losses = Sgd(net), TorchSgd(other), []
     for i in range(10):
         given = batch_of(net, 16, seed=i % 2)
@@ -310,11 +328,11 @@ def test_ten_steps(name):
         net.step += 1
     mine, theirs = np.array(losses).T
     assert np.ptp(mine) > 0.1 * mine[0], f"nothing has changed: {mine}"
-    np.testing.assert_allclose(mine, theirs, rtol=1e-4)
+    np.testing.assert_allclose(mine, theirs, rtol=limit)
     trained = other.arrays()
     for key, w in net.own_weights().items():
         moved = abs(w - first[key]).max()
-        assert abs(w - trained[key]).max() <= 1e-3 * moved, key
+        assert abs(w - trained[key]).max() <= 10 * limit * moved, key
         assert moved > 0 or key == "fc3/b"
 
 
