@@ -15,6 +15,7 @@ import tempfile
 import numpy as np
 
 from convnet.cli import UsageError
+from convnet.device import check as check_device
 from convnet.engine import Clock, Ours, Setting
 
 LAYOUTS = {"channels_last": "channels last", "nchw": "NCHW"}
@@ -64,14 +65,13 @@ class Torch:
     @staticmethod
     def settings(device: str) -> tuple[Setting, ...]:
         """Both layouts; on a CPU each with and without huge pages."""
-        kind, *words = device.split(":")
-        index = next((int(word) for word in words if word.isdigit()), 0)
+        cpu, index, _ = check_device(device)
         pages = [("", {}), (" and huge pages", {"THP_MEM_ALLOC_ENABLE": "1"})]
-        options = {"update": "fused", "device": f"cuda:{index}" if kind == "gpu" else "cpu"}
+        options = {"update": "fused", "device": "cpu" if cpu else f"cuda:{index or 0}"}
         return tuple(
             Setting(name + more, {**options, "layout": layout}, variables)
             for layout, name in LAYOUTS.items()
-            for more, variables in pages[: 1 if kind == "gpu" else 2]
+            for more, variables in pages[: 2 if cpu else 1]
         )
 
     def wait(self) -> None:
@@ -139,6 +139,13 @@ class TorchTf32(Torch):
 
     title, tf32 = "PyTorch with TF32", True
 
+    @staticmethod
+    def settings(device: str) -> tuple[Setting, ...]:
+        """Those of PyTorch; a CPU has no TF32."""
+        if check_device(device)[0]:
+            raise UsageError(f"--device={device}: PyTorch with TF32 goes with --device=gpu")
+        return Torch.settings(device)
+
 
 class Marks:
     """When autograd begins with the backward pass of each layer: TorchNet's `watch`.
@@ -189,7 +196,7 @@ class Onnx:
     @staticmethod
     def settings(device: str) -> tuple[Setting, ...]:
         """One, on a CPU."""
-        if device.startswith("gpu"):
+        if not check_device(device)[0]:
             raise UsageError(f"--device={device}: ONNX Runtime goes with --device=cpu here")
         return (Setting(),)
 

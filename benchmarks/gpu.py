@@ -17,13 +17,14 @@ from statistics import median
 
 import numpy as np
 
-from convnet import benchtable, cli, options
+from convnet import benchtable, cli, machine, options
 from convnet.engine import Ours
+from convnet.job import Job
 from convnet.kernel import Kernel
 from convnet.net import Net
 from convnet.summary import columns
 
-SIDE = 8192
+SIDE = 8192  # of the matrices whose product is the measure
 
 
 def arguments() -> argparse.Namespace:
@@ -31,10 +32,13 @@ def arguments() -> argparse.Namespace:
     parser = options.parser(__doc__)
     options.add_net(parser)
     options.add_device(parser)
-    options.add_job(parser)
+    parser.add_argument("--classes", type=options.positive, default=1000, metavar="N",
+                        help="what outputs=classes stands for (default: 1000)")  # fmt: skip
+    parser.add_argument("--rounds", type=options.positive, default=5, metavar="N",
+                        help="steps that count (default: 5)")  # fmt: skip
     parser.add_argument("--batch", type=options.positive, default=128, metavar="N",
                         help="images in the batch (default: 128)")  # fmt: skip
-    parser.set_defaults(layer_def="layer_configs/spp_zf5.cfg", classes=1000, device="gpu")
+    parser.set_defaults(layer_def="layer_configs/spp_zf5.cfg", device="gpu")
     return parser.parse_args()
 
 
@@ -112,9 +116,10 @@ def ceilings(device) -> str:
 def main() -> None:
     """Measure and tell."""
     args = arguments()
-    if not args.device.startswith("gpu"):
-        raise cli.UsageError(f"--device={args.device}: must be gpu or gpu:<number>")
-    job = benchtable.job_of(args, "train", args.batch, args.device)
+    net = args.layer_def, args.layer_params, tuple(args.set), args.classes
+    job = Job(*net, batch=args.batch, threads=machine.cores(), device=args.device)
+    if not job.on_gpu:
+        raise cli.UsageError(f"--device={args.device}: must be a GPU")
     graph = job.graph()
     engine = Ours(Net(graph, job.device, job.seed), job.threads)
     images, labels = job.noise(graph)

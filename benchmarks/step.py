@@ -4,13 +4,15 @@
     python benchmarks/step.py --mode=infer --batch=1,32 --engine=ours,torch,onnx
     python benchmarks/step.py --mode=infer --batch=1 --upto=conv5 --size=688x917 --engine=ours,onnx
     python benchmarks/step.py --layer-def=layer_configs/cifar10.cfg --classes=10 --batch=128
+    python benchmarks/step.py --device=gpu --mode=train --engine=ours,torch,torch-tf32
 
 Each engine has a process of its own; while one is timed the others wait for their turn in a read.
 The median over all turns counts; before them the engines warm up, those that have settings choose
 the fastest, and in inference their outputs must agree. The peak of memory is that of one more
 process for each, which does nothing else.
 
-Two bounds, both at the rate of a product of 4096 x 4096 matrices with NumPy in the same rounds:
+Two bounds, both at the rate of a product of 4096 x 4096 matrices in the same rounds, with NumPy or,
+on a GPU, CuPy:
 `direct`, the time of the multiply-adds of a direct convolution and of fc, which an algorithm that
 multiplies less may beat, and `done`, that of those which convnet's kernels really do.
 """

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from convnet.cli import UsageError
+from convnet.device import check as check_device
 from convnet.graph import Graph
 from convnet.source import Source
 from convnet.work import needed
@@ -28,8 +29,8 @@ class Job(NamedTuple):
 
     @property
     def on_gpu(self) -> bool:
-        """Whether the device is none of the names of a CPU."""
-        return self.device.startswith("gpu")
+        """Whether the device is a GPU. Raises DeviceError where it is none at all."""
+        return not check_device(self.device)[0]
 
     def graph(self) -> Graph:
         """The net without weights. Raises CfgError, UsageError."""

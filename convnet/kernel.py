@@ -54,6 +54,7 @@ LIMIT = 2**31 - BLOCK * 2**16  # an index, and one step of FOR beyond it, fits a
 _one_at_a_time = threading.Lock()  # workqueue runs one parallel kernel at a time
 
 
+@functools.lru_cache(1024)
 def divisor(d: int) -> np.uint64:
     """A Div of the CUDA bodies: d, and the number m that a division by it multiplies with.
 

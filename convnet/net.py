@@ -202,8 +202,8 @@ class Net:
     def _taken(self, name: str, x):
         """An array for a layer as kernels take it: C-contiguous, and of floats but for labels."""
         feeds = self.graph.feeds
-        floats = np.dtype(np.float32), np.dtype(np.float64)  # as this machine stores them
-        if x.dtype not in floats and (name == feeds[0] or name not in feeds.values()):
+        floats = x.dtype in (np.float32, np.float64)  # as this machine stores them
+        if not floats and (name == feeds[0] or name not in feeds.values()):
             raise ValueError(f"layer {name!r} takes float32 or float64 numbers, not {x.dtype}")
         if not len(x):
             raise ValueError(f"layer {name!r} is given no case")

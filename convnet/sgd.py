@@ -43,6 +43,8 @@ class Sgd:
 
     def first_not_finite(self, gradients: dict[tuple[str, str], Any]) -> str:
         """The name of the first array with a NaN or an infinity in it, or ''."""
+        if not gradients:  # every layer is frozen
+            return ""
         xp, finite = self.net.device.xp, []
         for g in gradients.values():
             flat = g.reshape(-1) if hasattr(g, "shape") else None

@@ -42,17 +42,13 @@ def ways_of(numbers: tuple) -> tuple:
     return (_direct.Direct(*numbers), *_winograd.Winograd.kinds(*numbers))
 
 
-def more(ways: list) -> str:
-    """How many ways are not told."""
-    return f", and {len(ways) - TOLD} more" if len(ways) > TOLD else ""
-
-
 @lru_cache(WAYS)
 def choice(numbers: tuple) -> tuple:
     """The cheapest of the ways of these numbers, and why it is taken."""
     ways = sorted(ways_of(numbers), key=lambda way: way.cost)
     costs = ", ".join(f"{way.name} {way.cost / 1e6:.3g}" for way in ways[:TOLD])
-    return ways[0], f"the least of {costs} million multiply-adds an image" + more(ways)
+    rest = f", and {len(ways) - TOLD} more" if len(ways) > TOLD else ""
+    return ways[0], f"the least of {costs} million multiply-adds an image{rest}"
 
 
 class Conv(WeightLayer):

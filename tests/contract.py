@@ -128,9 +128,21 @@ def lines(name: str) -> list[str]:
     return [line.strip() for line in layer_class(name).examples.split("\n") if line.strip()]
 
 
-def run(train: bool = True) -> Run:
-    """A pass on the poisoned CPU; always the same seed, so that dropout repeats itself."""
-    return Run(Poisoned(), train, seed=7)
+def run(train: bool = True, device=None) -> Run:
+    """A pass on the poisoned CPU or another device; one seed, so that dropout repeats itself."""
+    return Run(device or Poisoned(), train, seed=7)
+
+
+def everything(case: Case, dtype, device=None) -> dict:
+    """Output and gradients in training, output in a test; NumPy arrays from any device."""
+    device = device or Poisoned()
+    xs, w = case.arrays(dtype)
+    xs, w = [device.array(x) for x in xs], {k: device.array(v) for k, v in w.items()}
+    y, bprop = case.layer.fprop(run(device=device), w, *xs)
+    dxs, dws = bprop(device.array(case.dy(y.shape, y.dtype)), {*range(len(xs)), *w})
+    test = case.layer.fprop(run(False, device), w, *xs)[0]
+    found = {"y": y, "y in a test": test, **dict(enumerate(dxs)), **dws}
+    return {k: device.numpy(v) for k, v in found.items() if v is not None}
 
 
 def make(name: str, **keys) -> Layer:

@@ -21,23 +21,13 @@ def library(tmp_path_factory):
     return cuda.build(tmp_path_factory.mktemp("cuda"))
 
 
-def everything(case: contract.Case, dtype) -> dict:
-    """Output and gradients in training, output in a test."""
-    xs, w = case.arrays(dtype)
-    y, bprop = case.layer.fprop(contract.run(), w, *xs)
-    dxs, dws = bprop(case.dy(y.shape, y.dtype), {*range(len(xs)), *w})
-    test = case.layer.fprop(contract.run(train=False), w, *xs)[0]
-    found = {"y": y, "y in a test": test, **dict(enumerate(dxs)), **dws}
-    return {k: v for k, v in found.items() if v is not None}
-
-
 @pytest.mark.parametrize("name,line", CASES)
 def test_cuda_equals_numba(name, line, library, monkeypatch):
     case = contract.build(name, line)
-    numba = everything(case, np.float64)
+    numba = contract.everything(case, np.float64)
     one, many = cuda.Shim(library), cuda.Shim(library, blocks=3, threads=2)
     monkeypatch.setattr(Kernel, "launch", lambda *a: one.launch(*a))
-    got = everything(case, np.float64)
+    got = contract.everything(case, np.float64)
     assert set(got) == set(numba)
     for of, wanted in numba.items():
         if "pool=max" in line:  # chooses, computes nothing
@@ -45,9 +35,9 @@ def test_cuda_equals_numba(name, line, library, monkeypatch):
         gap = abs(got[of] - wanted).max() / abs(wanted).max()
         assert gap <= 1e-12, f"{of}: CUDA is {gap:.1e} from Numba"
     monkeypatch.setattr(Kernel, "launch", lambda *a: many.launch(*a))
-    for of, wanted in everything(case, np.float64).items():
+    for of, wanted in contract.everything(case, np.float64).items():
         np.testing.assert_array_equal(wanted, got[of], f"{of} depends on the order of the threads")
-    for of, wanted in everything(case, np.float32).items():
+    for of, wanted in contract.everything(case, np.float32).items():
         gap = abs(numba[of] - wanted).max() / abs(numba[of]).max()
         assert gap <= 1e-4, f"{of}: float is {gap:.1e} from double"
 
@@ -68,7 +58,7 @@ shim = cuda.Shim(sys.argv[1])
 Kernel.launch = lambda *a: shim.launch(*a)
 for name, line in t.CASES:
     print(name, line, flush=True)
-    t.everything(contract.build(name, line), "float32")
+    contract.everything(contract.build(name, line), "float32")
 ours = {name for name, k in cuda.kernels().items() if k.body.__module__.startswith("layers.")}
 print("missing", sorted(ours - shim.launched))
 """

@@ -2,20 +2,20 @@
 
 import re
 
+import numba
 import numpy as np
 import pytest
 
 from convnet import Net, gradcheck
 from convnet.device import DeviceError, device
+from convnet.engine import Ours
 from convnet.kernel import LIMIT
-from convnet.layer import Run
-from convnet.sgd import Sgd
-from tests import contract, cuda, test_cuda_on_cpu
+from tests import contract, cuda
 from tests.test_contract import CASES
 from tests.tooling import metrics, spawn, tiny
 
 pytestmark = pytest.mark.gpu
-CHOOSE = re.compile("pool=max|pool=maxabs|eltmax|concat|dropout")  # they compute nothing
+CHOOSE = re.compile("pool=max|eltmax|concat|dropout")  # they add nothing up
 
 
 @pytest.fixture(scope="module")
@@ -36,30 +36,19 @@ def gpu():
     return found
 
 
-def everything(gpu, case: contract.Case, dtype) -> dict:
-    """tests.test_cuda_on_cpu.everything on a GPU."""
-    xs, w = case.arrays(dtype)
-    xs, w = [gpu.array(x) for x in xs], {k: gpu.array(v) for k, v in w.items()}
-    y, bprop = case.layer.fprop(Run(gpu, True, seed=7), w, *xs)
-    dxs, dws = bprop(gpu.array(case.dy(y.shape, y.dtype)), {*range(len(xs)), *w})
-    test = case.layer.fprop(Run(gpu, False, seed=7), w, *xs)[0]
-    found = {"y": y, "y in a test": test, **dict(enumerate(dxs)), **dws}
-    return {k: gpu.numpy(v) for k, v in found.items() if v is not None}
-
-
 @pytest.mark.parametrize("name,line", CASES)
 def test_layers_give_the_same(gpu, name, line):
     """float64 to 1e-12 of the largest number, the order of sums; float32 to 1e-4, as on the CPU."""
     case = contract.build(name, line)
-    wanted = test_cuda_on_cpu.everything(case, np.float64)
+    wanted = contract.everything(case, np.float64)
     for dtype, most in ((np.float64, 1e-12), (np.float32, 1e-4)):
-        got = everything(gpu, case, dtype)
+        got = contract.everything(case, dtype, gpu)
         assert set(got) == set(wanted)
         for of, exact in wanted.items():
             assert got[of].dtype == dtype
             if CHOOSE.search(f"{name} {line}") and of in ("y", "y in a test"):
-                exact32 = test_cuda_on_cpu.everything(case, dtype)[of]
-                np.testing.assert_array_equal(got[of], exact32, str(of))
+                same = contract.everything(case, dtype)[of]
+                np.testing.assert_array_equal(got[of], same, str(of))
             gap = abs(got[of] - exact).max() / abs(exact).max()
             assert gap <= most, f"{of}: {gap:.1e} from the CPU in {np.dtype(dtype)}"
 
@@ -103,18 +92,12 @@ def test_nets_give_the_same_gradients(gpu, name):
 def train_some(where: str, steps: int = 20) -> tuple[list, dict]:
     """Losses of some steps of a small net, and its weights."""
     net = Net.from_cfg("layer_configs/spp_small.cfg", classes=10, device=where, seed=1)
-    rng, sgd, losses = np.random.default_rng(0), Sgd(net), []
+    rng, engine, losses = np.random.default_rng(0), Ours(net, numba.get_num_threads()), []
     for _ in range(steps):
         labels = rng.integers(0, 10, 32)
         images = rng.normal(0, 30, (32, *net.graph.shapes[net.graph.feeds[0]]))
         images += 10 * labels[:, None, None, None]
-        given = net.feed(images.astype(np.float32), labels)
-        outs, tape = net.fprop(given, net.graph.costs, train=True)
-        losses.append(float(net.device.numpy(outs[net.graph.costs[0]])[..., 0].mean()))
-        gradients = net.bprop(tape, net.cost_gradients(outs), lazy=True)
-        assert not sgd.first_not_finite(gradients)
-        sgd.update(gradients, 32, 0.0)
-        net.step += 1
+        losses.append(engine.train(images.astype(np.float32), labels))
     return losses, {k: net.device.numpy(v) for k, v in net.own_weights().items()}
 
 
@@ -130,18 +113,21 @@ def test_training_is_the_same_and_repeats(gpu):
 
 
 def test_tools(gpu, tmp_path):
-    """Train, go on, test with views: the rows of the CPU within float32."""
+    """Train, then test with views: every figure of the CPU's run, within what float32 leaves."""
     cfg, rows = tiny(tmp_path), {}
     for where in ("cpu:plain", "gpu"):
-        run = tmp_path / where
+        run = tmp_path / where.partition(":")[0]
         args = f"--layer-def={cfg}", f"--save-path={run}", f"--device={where}", "--epochs=1"
         done = spawn("train", *args)
         assert done.code == 0, done.err
-        rows[where] = metrics(next(run.rglob("metrics.jsonl")).parent)
+        rows[where] = metrics(run)
         test = spawn("test", run, "--multiview", f"--device={where}")
         assert test.code == 0, test.err
-        rows[where].append(test.out)
-    assert len(rows["gpu"]) == len(rows["cpu:plain"])
+    assert len(rows["gpu"]) == len(rows["cpu:plain"]) > 0
+    for got, wanted in zip(rows["gpu"], rows["cpu:plain"]):
+        assert got.keys() == wanted.keys()
+        for key, figure in wanted.items():  # a number, or numbers by name
+            assert got[key] == pytest.approx(figure, rel=0.02, abs=0.01), key
 
 
 def test_bench(gpu, tmp_path):

@@ -11,11 +11,13 @@ import sys
 import tracemalloc
 from functools import partial
 
+import numba
 import numpy as np
 import pytest
 
 from convnet import files, gradcheck, runfolder, session
 from convnet.checkpoint import load
+from convnet.engine import Ours
 from convnet.loader import DataError
 from convnet.net import Net
 from convnet.providers import Provider
@@ -483,3 +485,14 @@ def test_a_step_takes_no_new_memory(cfg, tmp_path, monkeypatch):
     assert len(taken) == 11 and len(set(taken[3:10])) == 1
     conv1 = 143 * 16 * 16 * 6 * 4  # bytes of its output
     assert max(fresh[1:7]) < conv1 / 4, fresh
+
+
+def test_a_net_of_which_nothing_learns(tmp_path):
+    """It is run, and nothing is updated."""
+    frozen = ("DEFAULT.epsW=0", "DEFAULT.epsB=0")
+    net = Net.from_cfg(tiny(tmp_path), overrides=frozen, classes=10)
+    before = {k: w.copy() for k, w in net.own_weights().items()}
+    images = np.random.default_rng(0).normal(0, 60, (4, 16, 16, 3)).astype(np.float32)
+    assert np.isfinite(Ours(net, numba.get_num_threads()).train(images, np.arange(4)))
+    for name, w in net.own_weights().items():
+        np.testing.assert_array_equal(w, before[name], name)
