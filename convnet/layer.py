@@ -268,6 +268,10 @@ class Layer:
         """n if this layer cuts a map of shape x into n x n bins as a pyramid does, else 0."""
         return 0
 
+    def bins(self) -> list[int]:
+        """The levels n of a pyramid, n x n bins each, that the layer makes of a map of any size."""
+        return []
+
     def shape(self, *ins: tuple) -> tuple:
         """(H, W, C) of each input -> of the output. ValueError("why") where it cannot be."""
         raise NotImplementedError

@@ -52,10 +52,11 @@ class Report:
         done = round(run.progress * total)
         return tqdm(total=total, initial=done, unit="img", smoothing=0.1, dynamic_ncols=True)
 
-    def batch(self, values: dict[str, np.ndarray], cases: int, seconds: float) -> None:
-        """One batch is trained."""
+    def batch(self, values: dict[str, np.ndarray], cases: int, seconds: float, size: int) -> None:
+        """One batch is trained, of images of this side."""
         speed = {"seconds": round(seconds, 4), "images_per_s": round(cases / seconds, 2)}
-        self._write({"progress": round(self.run.progress, 6), **speed, **self._flat(values)})
+        done = {"progress": round(self.run.progress, 6), "size": size}
+        self._write({**done, **speed, **self._flat(values)})
         at, done = self.run.at, self.run.progress
         if self.bar is None:
             self.say(f"{at.epoch}.{at.batch} ({done:.2%})... {self._text(values)} "

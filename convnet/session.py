@@ -2,6 +2,7 @@
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from convnet.net import Net
 from convnet.providers import DataOptions, Provider, printable, provider_class
 from convnet.report import Report
 from convnet.sgd import sgd_step
+from convnet.sizes import Turns
 from convnet.source import Source
 from convnet.train import Plan, Run
 
@@ -38,7 +40,7 @@ def train(args) -> int:
         args = _as_before(args, _meta(saved, path))
     elif not args.layer_def:
         raise UsageError("--layer-def=FILE.cfg is needed (or --resume=RUN to go on with a run)")
-    source = _source(args, saved)
+    source, *others = _sources(args, saved)
     source.check_keys()
     provider = _provider(args, source, args.seed or 0)
     graph = source.graph(_feeds(provider), len(provider.classes))
@@ -50,13 +52,20 @@ def train(args) -> int:
         args.minibatch or minibatch,
         args.test_freq or 0,
         args.keep or 2,
+        args.sizes or "",
+        args.switch or "epoch",
     )
     print(summary.table(graph, plan.minibatch))
     net = Net(graph, args.device, args.seed or 0)
+    turns = Turns(net, [_other_graph(o, provider) for o in others], plan.sizes, plan.switch)
+    if args.switch and len(turns.sizes) < 2 and not saved:
+        raise UsageError(f"--switch={args.switch}: there is one size only; --sizes= gives others")
+    for note in turns.notes:
+        print(f"note: {note}")
     folder = Path(path).parent if saved else _new_folder(args.save_path, source.name)
     with runfolder.run_lock(folder):
         runfolder.clean(folder)
-        run = Run(folder, source, net, provider, plan)
+        run = Run(folder, source, net, provider, plan, turns, others)
         if saved:
             run.restore(saved)
             for old in runfolder.set_aside(folder, run.at.epoch, saved.meta["batch"]):
@@ -73,7 +82,8 @@ def _say_what(run: Run) -> None:
         f"test on, {len(provider.classes)} classes\n"
         f"{_count(plan.epochs, 'epoch')} of {_count(run.batches, 'batch', 'es')} of "
         f"{plan.minibatch}, on {run.net.device.name}, seed {run.net.seed}\n"
-        f"everything goes to {run.folder}/"
+        + (f"{run.turns}\n" if len(run.turns.sizes) > 1 else "")
+        + f"everything goes to {run.folder}/"
     )
     if run.net.step:
         print(f"going on after {run.at.epoch}.{run.at.batch} ({run.progress:.2%})")
@@ -227,18 +237,48 @@ def _say_notes(notes: list[str]) -> None:
         print(f"note: {note}", file=sys.stderr)
 
 
-def _source(args, saved) -> Source:
+def _sources(args, saved) -> list[Source]:
     """The cfgs of the command line; where none is given, those of the checkpoint."""
+    sets, given = tuple(args.set), _files(args.layer_params)
     if args.layer_def:
-        return Source.read(args.layer_def, args.layer_params, tuple(args.set))
-    old = Source.from_dict(saved.meta["source"])
-    _say_notes(_edited(old.name, old.text, "layer-def"))
-    if not args.layer_params:
-        _say_notes(_edited(old.params_name, old.params_text, "layer-params"))
-    else:
-        new = Source.read(args.layer_params)
-        old = Source(old.name, old.text, new.name, new.text, old.overrides)
-    return Source(old.name, old.text, old.params_name, old.params_text, (*old.overrides, *args.set))
+        names = _files(args.layer_def)
+        params = given or [None] * len(names)
+        _check_params(args, params, names)
+        return [Source.read(name, p, sets) for name, p in zip(names, params)]
+    old = [Source.from_dict(d) for d in (saved.meta["source"], *saved.meta.get("others", []))]
+    for source in old:
+        _say_notes(_edited(source.name, source.text, "layer-def"))
+        if not given:
+            _say_notes(_edited(source.params_name, source.params_text, "layer-params"))
+    if given:
+        _check_params(args, given, old)
+        texts = [(name, load_text(name)) for name in given]
+        old = [replace(o, params_name=n, params_text=t) for o, (n, t) in zip(old, texts)]
+    return [replace(source, overrides=(*source.overrides, *sets)) for source in old]
+
+
+def _files(text: str | None) -> list[str]:
+    """The files of a list with commas; a file may have a comma in its name."""
+    return [] if not text else [text] if Path(text).is_file() else text.split(",")
+
+
+def _check_params(args, params: list, names: list) -> None:
+    if len(params) != len(names):
+        raise UsageError(
+            f"--layer-params={args.layer_params}: {_count(len(params), 'file')} for "
+            f"{_count(len(names), 'layer definition')}; each has its own"
+        )
+
+
+def _other_graph(source: Source, provider: Provider):
+    """The graph of a network beside the first; its images are those of the first, resized."""
+    size = source.image_size()[0] or provider.size
+    if size > provider.size:
+        raise UsageError(
+            f"{source.name}: imgSize={size} is more than {provider.size} of the first layer "
+            "definition, of whose images the smaller ones are made; name the largest first"
+        )
+    return source.graph({0: (size, size, provider.channels)}, len(provider.classes))
 
 
 def _edited(name: str, text: str, option: str) -> list[str]:

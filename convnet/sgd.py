@@ -25,18 +25,26 @@ class Sgd:
             k: net.device.xp.zeros(w.shape, w.dtype) for k, w in net.own_weights().items()
         }
 
-    def update(self, gradients: dict[tuple[str, str], Any], cases: int, progress: float) -> None:
+    def update(
+        self,
+        gradients: dict[tuple[str, str], Any],
+        cases: int,
+        progress: float,
+        net: Net | None = None,
+    ) -> None:
         """One step, at this progress (0..1) of the run for the schedules.
 
-        gradients: as Net.bprop gives them, lazy or not.
+        gradients: as Net.bprop gives them, lazy or not. net: which has made them, if it is another
+        one with the same weights; the rates are its own.
         """
+        net = net or self.net
         for (layer, name), g in gradients.items():
-            rates = self.net.graph.asked(self.net.by_name[layer])[name]
-            w, inc = self.net.weights[layer][name], self.momenta[f"{layer}/{name}"]
+            rates = net.graph.asked(net.by_name[layer])[name]
+            w, inc = net.weights[layer][name], self.momenta[f"{layer}/{name}"]
             eps = float(rates.eps(progress))
             args = (float(rates.mom), eps, float(rates.wc), 1.0 / cases)
             if not hasattr(g, "shape"):
-                with self.net.watched(layer, layer, "bprop"):  # here the product is made
+                with net.watched(layer, layer, "bprop"):  # here the product is made
                     g.update(w, inc, *args)
                 continue
             sgd_step[w.size](w.reshape(-1), inc.reshape(-1), g.reshape(-1), *args)

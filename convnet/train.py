@@ -5,7 +5,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from convnet.net import Net
 from convnet.providers import Batch, DataError, Provider
 from convnet.report import Report
 from convnet.sgd import Sgd
+from convnet.sizes import Turn, Turns
 from convnet.source import Source
 
 
@@ -33,19 +34,37 @@ class Position:
 
 @dataclass
 class Plan:
-    """What to do: epochs in all, cases a batch, batches between tests (0: once an epoch)."""
+    """What to do: epochs in all, cases a batch, batches between tests (0: once an epoch).
+
+    sizes, switch: sides to train at in turn, '' for the net's own, and when (convnet/sizes.py).
+    """
 
     epochs: int
     minibatch: int = 128
     test_freq: int = 0
     keep: int = 2  # checkpoints that stay in the folder
+    sizes: str = ""
+    switch: str = "epoch"
 
 
 class Run:
-    """One run in one folder: its net, its data, where it is, what it has seen."""
+    """One run in one folder: its net, its data, where it is, what it has seen.
 
-    def __init__(self, folder: Path, source: Source, net: Net, provider: Provider, plan: Plan):
+    others: the texts of the networks beside `net` that share its weights; turns: what trains when.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        source: Source,
+        net: Net,
+        provider: Provider,
+        plan: Plan,
+        turns: Turns | None = None,
+        others: Sequence[Source] = (),
+    ):
         self.folder, self.source, self.net = folder, source, net
+        self.turns, self.others = turns or Turns(net), others
         self.provider, self.plan = provider, plan
         net.classes, net.mirror = provider.classes, provider.mirrors
         net.resize_to = provider.options.resize_to or net.resize_to
@@ -86,10 +105,16 @@ class Run:
         if self.at.batch >= self.batches:
             self.at = Position(self.at.epoch + 1)
         freq, began = self.plan.test_freq, time.perf_counter()
-        for batch in self._batches("train", self.at.epoch, self.at.batch):
+        epoch, before = self.at.epoch, None
+        for batch in self._batches("train", epoch, self.at.batch, self._size):
+            turn = self._turn(batch.number)
+            if not self.turns.by_batch and len(self.turns.turns) > 1 and turn.size != before:
+                report.say(f"epoch {epoch} at {turn.size}x{turn.size}")
+                self.net.device.trim()  # memory of the other size
+                before = turn.size
             values = self._step(batch)
             self.at.batch = batch.number + 1
-            report.batch(values, len(batch.labels), time.perf_counter() - began)
+            report.batch(values, len(batch.labels), time.perf_counter() - began, turn.size)
             self.test_due = bool(freq) and self.net.step % freq == 0
             if self.at.batch < self.batches and (self.test_due or self.asked_to_stop):
                 self._test_and_save(report)
@@ -99,13 +124,23 @@ class Run:
         self.at.batch, self.test_due = self.batches, True
         self._test_and_save(report)
 
-    def _batches(self, split: str, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+    def _turn(self, number: int) -> Turn:
+        """What trains a batch of this epoch."""
+        return self.turns(self.at.epoch, number, self.batches)
+
+    def _size(self, number: int) -> int:
+        return self._turn(number).size
+
+    def _batches(
+        self, split: str, epoch: int = 0, start: int = 0, size: Callable | None = None
+    ) -> Iterator[Batch]:
         empty = self.net.device.host_empty
-        return self.provider.batches(split, self.plan.minibatch, epoch, start, empty=empty)
+        mini = self.plan.minibatch
+        return self.provider.batches(split, mini, epoch, start, size=size, empty=empty)
 
     def _step(self, batch: Batch) -> dict[str, np.ndarray]:
         """One update; the mean of every value of every cost, as it was before the update."""
-        net, cases = self.net, len(batch.labels)
+        net, cases = self._turn(batch.number).net, len(batch.labels)
         given = net.feed(batch.images, batch.labels)
         outs, tape = net.fprop(given, net.graph.costs, train=True)
         values = {k: net.device.numpy(v).reshape(cases, -1).mean(0) for k, v in outs.items()}
@@ -115,8 +150,8 @@ class Run:
         gradients = net.bprop(tape, net.cost_gradients(outs), lazy=True)
         if wrong := self.sgd.first_not_finite(gradients):
             raise self._diverged(f"the gradient of {wrong} is not finite", given)
-        self.sgd.update(gradients, cases, self.progress)
-        net.step += 1
+        self.sgd.update(gradients, cases, self.progress, net)
+        self.net.step += 1
         return values
 
     def _diverged(self, what: str, given: dict) -> Diverged:
@@ -190,6 +225,7 @@ class Run:
                 raise Diverged(f"{name} is not finite; nothing saved. Try a smaller epsW")
         meta = {
             "source": self.source.to_dict(),
+            "others": [other.to_dict() for other in self.others],
             "classes": self.provider.classes,
             "image": list(net.graph.shapes[net.graph.feeds[0]]),
             "resize_to": net.resize_to,
@@ -218,8 +254,14 @@ class Run:
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
         """Go on from a checkpoint. Raises CheckpointError where it does not fit this run."""
-        theirs, meta = Source.from_dict(saved.meta["source"]), saved.meta
-        if change := self.source.first_change(theirs):
+        meta = saved.meta
+        before = [Source.from_dict(d) for d in (meta["source"], *meta.get("others", []))]
+        now = [self.source, *self.others]
+        if len(now) != len(before):
+            raise checkpoint.CheckpointError(
+                f"--resume: the run has {len(before)} layer definitions, not {len(now)}"
+            )
+        if change := next(filter(None, map(Source.first_change, now, before)), ""):
             raise checkpoint.CheckpointError(
                 f"--resume: the layer definition has changed: {change}; "
                 "undo that, or start a new run"

@@ -46,6 +46,9 @@ class Spp(Layer):
         2x3x3  levels=4,1 pool=avg
     """
 
+    def bins(self):
+        return self.levels
+
     def shape(self, x):
         return 1, 1, x[2] * sum(n * n for n in self.levels)
 

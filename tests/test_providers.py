@@ -140,7 +140,7 @@ def test_memory_of_batches_can_be_lent():
 
 def test_views_at_another_size(tmp_path):
     p = open_("images", str(folder(tmp_path)), 32, 3, workers=0, color_noise=0)
-    big, small = (next(p.batches("train", 8, 1, size=s)) for s in (None, 24))
+    big, small = (next(p.batches("train", 8, 1, size=s)) for s in (None, lambda _: 24))
     assert small.images.shape == (8, 24, 24, 3)
     assert np.array_equal(big.indices, small.indices)
     whole = (big.images[0] + p.mean).round().astype(np.uint8)

@@ -346,7 +346,15 @@ def test_what_train_prints(cfg, tmp_path):
     assert f"  {session.python_here()} tools/test.py {folder} --multiview" in lines
     rows = metrics(folder)
     assert [row["step"] for row in rows] == [1, 2, 3, 3]
-    assert set(rows[0]) == {"step", "epoch", "batch", "progress", "logprob", "logprob.error"}
+    assert set(rows[0]) == {
+        "step",
+        "epoch",
+        "batch",
+        "progress",
+        "size",
+        "logprob",
+        "logprob.error",
+    }
     assert set(rows[3]["test"]) == {"logprob", "logprob.error"}
 
 

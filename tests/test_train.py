@@ -406,7 +406,7 @@ def test_what_the_loop_hands_to_the_update(cfg, tmp_path, monkeypatch):
     """Each batch its own cases, a short last one too, and the progress before the update."""
     seen = []
     monkeypatch.setattr(
-        Sgd, "update", lambda self, g, cases, progress: seen.append((cases, progress))
+        Sgd, "update", lambda self, g, cases, progress, net: seen.append((cases, progress))
     )
     call("train", f"--layer-def={cfg}", "--minibatch=500", "--epochs=2", f"--save-path={tmp_path}")
     assert [cases for cases, _ in seen] == [500, 500, 437] * 2

@@ -2,12 +2,15 @@
 
     python tools/train.py --layer-def=layer_configs/spp_zf5.cfg
     python tools/train.py --layer-def=my.cfg --data-path=my_images/ --epochs=30
+    python tools/train.py --layer-def=net_224.cfg,net_180.cfg
     python tools/train.py --resume=runs/my_001
 
 Without --data-path it trains on the built-in data: 1,797 handwritten digits, at the size that the
 net asks for. Everything goes to a folder of its own under runs/: checkpoints <epoch>.<batch>.h5 and
-metrics.jsonl. Ctrl-C ends the run after the batch at hand and saves; --resume goes on from there,
-with the options that the run began with unless others are given.
+metrics.jsonl. Several layer definitions with commas are networks that share all weights and take
+turns, as in the paper's multi-size training (docs/pyramid.md). Ctrl-C ends the run after the batch
+at hand and saves; --resume goes on from there, with the options that the run began with unless
+others are given.
 """
 
 from convnet import cli, options
@@ -32,6 +35,18 @@ def arguments():
         type=options.positive,
         metavar="N",
         help="images for one update (default: 16 for the built-in digits, else 64)",
+    )
+    group.add_argument(
+        "--sizes",
+        type=options.text,
+        metavar="A,B|A:B",
+        help="sides of the images to train at in turn, as in 224,180, or drawn from a range, as "
+        "in 180:224; for nets with a pyramid (default: imgSize alone)",
+    )
+    group.add_argument(
+        "--switch",
+        choices=("epoch", "batch"),
+        help="when the next of several sizes has its turn (default: epoch)",
     )
     group.add_argument(
         "--seed",

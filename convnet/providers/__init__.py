@@ -169,20 +169,21 @@ class Provider:
         return math.ceil(self.splits[split].size / batch_size)
 
     def batches(self, split: str, batch_size: int, epoch: int = 0, start: int = 0,
-                train: bool | None = None, size: int | None = None,
+                train: bool | None = None, size: Callable[[int], int] | None = None,
                 empty: Callable = np.empty) -> Iterator[Batch]:  # fmt: skip
         """The batches of one epoch from number `start` on, a last short one included.
 
         train (default: split == "train"): in random order and augmented; else in file order and
-        the centre of each image. size: the views of side S, and the mean, resized to this side, as
-        multi-size training does. A bad image is left out of its batch, and a batch of nothing but
-        bad images is left out. empty(shape, dtype) gives the memory of Batch.images.
-        Raises DataError.
+        the centre of each image. size(number of the batch): the views of side S, and the mean,
+        resized to this side, as multi-size training does. A bad image is left out of its batch, and
+        a batch of nothing but bad images is left out. empty(shape, dtype) gives the memory of
+        Batch.images. Raises DataError.
         """
         train = split == "train" if train is None else train
-        seed, total, size = self.options.seed, self.splits[split].size, size or self.size
+        seed, total = self.options.seed, self.splits[split].size
         noise = self._noise if train else 0.0
-        mean, pca = views.warp_mean(self.mean, size, size), self.pca if noise else None
+        pca = self.pca if noise else None
+        means = {self.size: self.mean}
         order = np.arange(total)
         if train:
             order = np.random.default_rng([seed, epoch]).permutation(total)
@@ -192,7 +193,10 @@ class Provider:
         with contextlib.closing(self._read(split, jobs)) as reader:
             kept = 0
             for number, chunk in enumerate(chunks, start):
-                images = empty((len(chunk), size, size, self.channels), np.float32)
+                side = size(number) if size else self.size
+                if side not in means:
+                    means[side] = views.warp_mean(self.mean, side, side)
+                images = empty((len(chunk), side, side, self.channels), np.float32)
                 good: list[int] = []
                 for part in self._parts(chunk):
                     raw, bad = next(reader)
@@ -201,8 +205,8 @@ class Provider:
                         continue
                     raw = raw if len(keep) == len(raw) else raw[keep]
                     rows = images[len(good) : len(good) + len(keep)]
-                    rows[...] = self._sized(raw, size)
-                    rows -= mean
+                    rows[...] = self._sized(raw, side)
+                    rows -= means[side]
                     if noise:
                         shift = views.colour_noise(views.draws(seed, epoch, part), pca, noise)
                         rows += shift[keep, None, None]
