@@ -268,6 +268,13 @@ class Layer:
         """n if this layer cuts a map of shape x into n x n bins as a pyramid does, else 0."""
         return 0
 
+    def window(self, i: int) -> tuple[int, int, int] | None:
+        """Side of the pixels of input i that one of the output sees, step, and where they begin.
+
+        None if the output is no map of the input.
+        """
+        return 1, 1, 0
+
     def bins(self) -> list[int]:
         """The levels n of a pyramid, n x n bins each, that the layer makes of a map of any size."""
         return []

@@ -351,7 +351,7 @@ class Net:
         sizes = set()
 
         def flush():
-            x = views.to_net(waiting, self._mean)
+            x = views.to_net(waiting, self.mean_image)
             sizes.add(x.shape[1:])
             waiting.clear()
             return self._forward({source: x}, upto)
@@ -367,7 +367,7 @@ class Net:
             self.device.trim()  # memory for sizes that may not come again
 
     @property
-    def _mean(self) -> np.ndarray:
+    def mean_image(self) -> np.ndarray:
         """The mean image; zeros for a net that has seen no data."""
         if self.mean is None:
             return np.zeros(self.graph.shapes[self.graph.feeds[0]], np.float32)

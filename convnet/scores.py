@@ -1,25 +1,45 @@
 """What a trained net makes of the test images: probabilities, scores, a CSV file."""
 
 import csv
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from convnet.cli import UsageError
+from convnet.multiview import Multiview
 from convnet.net import Net
 from convnet.providers import DataError, Provider, printable
 
 
-def predict(net: Net, provider: Provider, multiview: bool, minibatch: int):
-    """Probabilities (N, classes), labels and names of all test images that can be read."""
+class Predictions(NamedTuple):
+    """What one net, or several, make of the test images that could be read."""
+
+    indices: np.ndarray  # of the images in the test set
+    probs: np.ndarray  # (n, classes)
+
+    def of(self, indices: np.ndarray) -> np.ndarray:
+        """The probabilities of some of the images, in this order."""
+        return self.probs[np.searchsorted(self.indices, indices)]
+
+
+def average(found: list[Predictions]) -> Predictions:
+    """The mean of the probabilities of several nets, for the images that all of them read."""
+    both = functools.reduce(np.intersect1d, [one.indices for one in found])
+    return Predictions(both, np.mean([one.of(both) for one in found], axis=0))
+
+
+def predict(net: Net, provider: Provider, look: Multiview | None, minibatch: int) -> Predictions:
+    """Of one net: by the views of `look`, or by the centre of each image. Raises DataError."""
     from tqdm import tqdm
 
     probs, good = [], []
-    found = (_ten_views if multiview else _one_view)(net, provider, minibatch)
+    seen = functools.partial(_many_views, look) if look else functools.partial(_one_view, net)
     with tqdm(total=provider.test.size, unit="img", disable=not sys.stderr.isatty()) as bar:
-        for indices, rows in found:
+        for indices, rows in seen(provider, minibatch):
             probs.append(rows)
             good += list(indices)
             bar.update(len(indices))
@@ -27,8 +47,7 @@ def predict(net: Net, provider: Provider, multiview: bool, minibatch: int):
         raise DataError(f"{provider.path}: no test image can be read")
     if not np.isfinite(np.concatenate(probs)).all():
         raise DataError("the net's probabilities are not finite; its weights are of no use")
-    keys = [provider.test.keys[i] for i in good]
-    return np.concatenate(probs), provider.test.labels[good], keys
+    return Predictions(np.array(good), np.concatenate(probs))
 
 
 def _one_view(net: Net, provider: Provider, minibatch: int) -> Iterator:
@@ -39,21 +58,22 @@ def _one_view(net: Net, provider: Provider, minibatch: int) -> Iterator:
         yield batch.indices, probs.reshape(len(probs), -1)
 
 
-def _ten_views(net: Net, provider: Provider, minibatch: int) -> Iterator:
-    """(indices, probabilities) of the averages of ten views of whole images."""
+def _many_views(look: Multiview, provider: Provider, minibatch: int) -> Iterator:
+    """(indices, probabilities) of the averages of the views of whole images."""
     for first in range(0, provider.test.size, minibatch):
         indices = range(first, min(provider.test.size, first + minibatch))
         found = zip(indices, provider.images("test", indices))
         read = {i: image for i, image in found if image is not None}
         if read:
-            yield read, net.predict(list(read.values()), "ten", minibatch)
+            try:
+                yield read, look.predict(list(read.values()))
+            except ValueError as e:  # a view outside an image
+                raise UsageError(str(e)) from None
 
 
 def print_scores(probs: np.ndarray, labels: np.ndarray, classes: list[str]) -> None:
-    """Loss, top-1, top-5 and the table by class."""
-    mine = probs[np.arange(len(labels)), labels]
-    loss = -np.log(np.maximum(mine, np.finfo(np.float32).tiny)).mean()
-    top1, top5 = (errors(probs, mine, k) for k in (1, 5))
+    """The table by class; loss, top-1, top-5."""
+    top1 = errors(probs, _of_labels(probs, labels), 1)
     print(f"\n{'class':24}{'images':>8}{'error':>9}   most often taken for")
     for c, name in enumerate(classes):
         rows = labels == c
@@ -64,8 +84,20 @@ def print_scores(probs: np.ndarray, labels: np.ndarray, classes: list[str]) -> N
             other = f"{printable(classes[most])} ({wrong[most]})" if wrong[most] else ""
             error = 100 * top1[rows].mean()
             print(f"{printable(name)[:23]:24}{rows.sum():8}{error:8.2f}%   {other}")
-    print(f"\nloss {loss:.4f}, top-1 error {100 * top1.mean():.2f} %", end="")
-    print(f", top-5 error {100 * top5.mean():.2f} %" if len(classes) > 5 else "")
+    print(f"\n{in_a_line(probs, labels)}")
+
+
+def in_a_line(probs: np.ndarray, labels: np.ndarray) -> str:
+    """Loss, top-1 and, with more than five classes, top-5 error."""
+    mine = _of_labels(probs, labels)
+    loss = -np.log(np.maximum(mine, np.finfo(np.float32).tiny)).mean()
+    top1, top5 = (100 * errors(probs, mine, k).mean() for k in (1, 5))
+    more = f", top-5 error {top5:.2f} %" if probs.shape[1] > 5 else ""
+    return f"loss {loss:.4f}, top-1 error {top1:.2f} %{more}"
+
+
+def _of_labels(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return probs[np.arange(len(labels)), labels]
 
 
 def errors(probs: np.ndarray, mine: np.ndarray, k: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """What the tools do once their arguments are read: set up a net with its data and run it."""
 
+import copy
 import sys
 import time
 from dataclasses import replace
@@ -7,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from convnet import runfolder, scores, summary
+from convnet import multiview, runfolder, scores, summary
 from convnet.cfg import load_text
 from convnet.checkpoint import Checkpoint, CheckpointError
 from convnet.cli import UsageError, check_target
+from convnet.multiview import Multiview
 from convnet.net import Net
 from convnet.providers import DataOptions, Provider, printable, provider_class
 from convnet.report import Report
@@ -147,9 +149,37 @@ def test(args) -> int:
     """tools/test.py"""
     if args.predictions:
         check_target(args.predictions, "--predictions")
-    saved, path, notes = runfolder.find(args.checkpoint)
+    plan = _plan(args)
+    found, first = [], None
+    for name in args.checkpoints:
+        path, net, provider = _trained(args, name)
+        with provider:
+            first = first or (path, net, provider)
+            _check_same(first, path, net, provider)
+            look = _look(args, path, net, plan)
+            total = provider.train.size + provider.test.size
+            what = f"{provider.test.size:,} test images of {total:,}"
+            print(f"{path}: {what}, {_views_of(args, net)}", flush=True)
+            found.append(scores.predict(net, provider, look, args.minibatch))
+        if len(args.checkpoints) > 1:
+            labels = provider.test.labels[found[-1].indices]
+            print(scores.in_a_line(found[-1].probs, labels), flush=True)
+    test, classes = first[2].test, first[1].classes
+    indices, probs = scores.average(found) if len(found) > 1 else found[0]
+    if len(found) > 1:
+        print(f"average of {len(found)} nets")
+    scores.print_scores(probs, test.labels[indices], classes)
+    if args.predictions:
+        keys = [test.keys[i] for i in indices]
+        scores.write_csv(Path(args.predictions), probs, test.labels[indices], keys, classes)
+    return 0
+
+
+def _trained(args, name: str) -> tuple[Path, Net, Provider]:
+    """The net of a checkpoint and the data that it is to be tested with."""
+    saved, path, notes = runfolder.find(name)
     _say_notes(notes)
-    args = _as_before(args, _meta(saved, path))
+    args = _as_before(copy.copy(args), _meta(saved, path))
     own = args.data_path in (None, saved.meta["data"]["path"])
     try:
         net = Net.from_saved(saved, args.device)
@@ -164,15 +194,56 @@ def test(args) -> int:
     if own and provider.fingerprint != saved.meta["data"]["fingerprint"]:
         note = "the images have changed since the run; it may have been trained on some of these"
         _say_notes([f"{provider.path}: {note}"])
-    views = "1 view" if not args.multiview else "10 views" if net.mirror else "5 views, no mirrors"
-    total = provider.train.size + provider.test.size
-    print(f"{path}: {provider.test.size:,} test images of {total:,}, {views}")
-    probs, labels, keys = scores.predict(net, provider, args.multiview, args.minibatch)
-    provider.close()
-    scores.print_scores(probs, labels, net.classes)
-    if args.predictions:
-        scores.write_csv(Path(args.predictions), probs, labels, keys, net.classes)
-    return 0
+    return path, net, provider
+
+
+def _check_same(first: tuple, path: Path, net: Net, provider: Provider) -> None:
+    """UsageError where nets whose predictions are averaged do not see the same test images."""
+    other, theirs, data = first
+    if net.classes != theirs.classes:
+        raise UsageError(
+            f"{path} has the classes {_some(net.classes)}; {other} has {_some(theirs.classes)}"
+        )
+    if list(provider.test.keys) != list(data.test.keys):
+        raise UsageError(
+            f"{path} and {other} have different test images; --data-path=DIR names the same for all"
+        )
+
+
+def _plan(args) -> multiview.Plan | None:
+    """The views that --multiview or --views asks for."""
+    if args.multiview and args.views:
+        raise UsageError("--multiview and --views both say which views; give one of them")
+    if not (args.multiview or args.views):
+        return None
+    try:
+        return multiview.read_plan(args.views) if args.views else multiview.plan(args.multiview)
+    except (OSError, UnicodeDecodeError) as e:
+        why = e.strerror.lower() if isinstance(e, OSError) else "is no text"
+        raise UsageError(f"--views={args.views}: {why}") from None
+    except ValueError as e:
+        raise UsageError(str(e)) from None
+
+
+def _look(args, path: Path, net: Net, plan: multiview.Plan | None) -> Multiview | None:
+    """How the net is to look at the images, where not at their centre alone."""
+    if plan is None:
+        return None
+    try:
+        return Multiview(net, plan, args.semantics, args.views_of, args.minibatch)
+    except ValueError as e:
+        raise UsageError(f"{path}: {e}") from None
+
+
+def _views_of(args, net: Net) -> str:
+    """What a net sees of each image, in words."""
+    if args.views:
+        return f"views of {args.views}"
+    if not args.multiview:
+        return "1 view"
+    if args.multiview == "full":
+        return "the whole image"
+    return f"{args.multiview} views" + ("" if net.mirror else ", those without a mirror")
 
 
 def check(args) -> int:

@@ -67,7 +67,7 @@ class Run:
         self.turns, self.others = turns or Turns(net), others
         self.provider, self.plan = provider, plan
         net.classes, net.mirror = provider.classes, provider.mirrors
-        net.resize_to = provider.options.resize_to or net.resize_to
+        net.resize_to = provider.fit
         self.sgd, self.at = Sgd(net), Position()
         self.batches = provider.batch_count("train", plan.minibatch)
         self.asked_to_stop = 0  # number of the signal

@@ -44,12 +44,12 @@ def fit(img: np.ndarray, side: int) -> np.ndarray:
 
 def centre(img: np.ndarray, S: int) -> np.ndarray:
     """The S x S pixels in the middle. ValueError where the image is smaller."""
-    return _at(img, S, *_fixed(*img.shape[:2], S)[0])
+    return _at(img, S, *five(*img.shape[:2], S)[0])
 
 
 def corners(img: np.ndarray, S: int) -> list[np.ndarray]:
     """The S x S pixels at the four corners: top left, top right, bottom left, bottom right."""
-    return [_at(img, S, y, x) for y, x in _fixed(*img.shape[:2], S)[1:]]
+    return [_at(img, S, y, x) for y, x in five(*img.shape[:2], S)[1:]]
 
 
 def ten_views(img: np.ndarray, S: int, resize_to: int | None = None) -> np.ndarray:
@@ -58,8 +58,7 @@ def ten_views(img: np.ndarray, S: int, resize_to: int | None = None) -> np.ndarr
     An image of S x S is not resized but gets S // 8 mirrored pixels on each side, as in training.
     """
     if img.shape[:2] == (S, S):
-        around = reflect(S, S // 8)
-        img = img[around][:, around]
+        img = bordered(img, S // 8)
     else:
         img = fit(img, resize_to or default_fit(S))
     five = np.stack([centre(img, S), *corners(img, S)])
@@ -75,7 +74,7 @@ def positions(h: int, w: int, S: int) -> list[tuple[int, int]]:
     return list(dict.fromkeys((y, x) for y in ys for x in xs))
 
 
-def _fixed(h: int, w: int, S: int) -> list[tuple[int, int]]:
+def five(h: int, w: int, S: int) -> list[tuple[int, int]]:
     """Offsets of centre and corners, in the order of `ten_views`."""
     y, x = h - S, w - S
     return [(y // 2, x // 2), (0, 0), (0, x), (y, 0), (y, x)]
@@ -114,7 +113,7 @@ def offsets(crop: str, draw: np.ndarray | None, h, w, S: int) -> tuple:
         y, x = draw[..., 0] * (h - S + 1), draw[..., 1] * (w - S + 1)
         return y.astype(np.int64), x.astype(np.int64)
     which = (draw[..., 0] * 5).astype(np.int64)
-    table = np.array(_fixed(h, w, S))[which]
+    table = np.array(five(h, w, S))[which]
     return table[..., 0], table[..., 1]
 
 
@@ -201,6 +200,12 @@ def reflect(n: int, border: int) -> np.ndarray:
     period = max(1, 2 * (n - 1))
     at = np.abs(np.arange(-border, n + border)) % period
     return np.minimum(at, period - at) if n > 1 else np.zeros_like(at)
+
+
+def bordered(img: np.ndarray, border: int) -> np.ndarray:
+    """The image (H, W, C) with so many mirrored pixels on every side."""
+    rows, columns = (reflect(n, border) for n in img.shape[:2])
+    return img[rows][:, columns]
 
 
 def spread(n: int, most: int) -> np.ndarray:

@@ -85,6 +85,9 @@ class Conv(WeightLayer):
         over = S + 2 * P - F
         return 1 + (-(-over // stride) if self.rounding == "ceil" else over // stride)
 
+    def window(self, i):
+        return self.filterSize[i], self.stride[i], -self.padding[i]
+
     def shape(self, *ins):
         outs = []
         for i, (H, W, C) in enumerate(ins):

@@ -29,6 +29,9 @@ class Fc(WeightLayer):
         1x1x7 3x2x2 1x1x1  outputs=3 initB=1
     """
 
+    def window(self, i):
+        return None
+
     def shape(self, *ins):
         return 1, 1, self.outputs
 

@@ -64,6 +64,9 @@ class Pool(Layer):
         fits = x[0] == x[1] and n == n2 and (self.start, self.sizeX, self.stride) == rule
         return n if fits and not self.sum else 0
 
+    def window(self, i):
+        return self.sizeX, self.stride, self.start
+
     def bins(self):
         return [self.level] if self.level else []
 

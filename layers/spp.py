@@ -46,6 +46,9 @@ class Spp(Layer):
         2x3x3  levels=4,1 pool=avg
     """
 
+    def window(self, i):
+        return None
+
     def bins(self):
         return self.levels
 

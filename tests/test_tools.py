@@ -384,7 +384,7 @@ def test_photos_with_and_without_workers(cfg, pictures, photo_run, tmp_path):
 def test_predictions(photo_run, pictures, tmp_path, multiview):
     """Rows in the order of the test set; each adds up to 1; what Net.predict gives."""
     target = tmp_path / "out.csv"
-    more = ["--multiview"] if multiview else []
+    more = ["--multiview", "--views-of=images"] if multiview else []
     result = call("test", photo_run, f"--predictions={target}", "--minibatch=4", *more)
     assert result.code == 0 and result.out.endswith(f"predictions are in {target}\n")
     assert (("10 views" if multiview else "1 view") in result.out) and "top-5" not in result.out

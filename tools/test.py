@@ -2,10 +2,14 @@
 
     python tools/test.py runs/spp_zf5_001
     python tools/test.py runs/spp_zf5_001/4.45.h5 --multiview --predictions=out.csv
+    python tools/test.py runs/a_001 runs/a_002 runs/a_003 --multiview=96+2
 
 The net and its data are what the checkpoint says, unless --data-path names other images. Without
-a checkpoint the newest run under runs/ is tested.
+a checkpoint the newest run under runs/ is tested. Of several checkpoints each is tested, then the
+mean of their probabilities.
 """
+
+import sys
 
 from convnet import cli, options
 
@@ -14,16 +18,39 @@ def arguments():
     """The command line."""
     parser = options.parser(__doc__)
     parser.add_argument(
-        "checkpoint",
-        nargs="?",
-        default="runs",
+        "checkpoints",
+        nargs="*",
+        default=["runs"],
         metavar="CHECKPOINT",
-        help="a .h5 file, or a folder: the newest in it (default: runs)",
+        help="a .h5 file, or a folder: the newest in it (default: runs); of several the "
+        "probabilities are averaged",
     )
     parser.add_argument(
         "--multiview",
-        action="store_true",
-        help="average 10 views: centre, corners, and their mirror images",
+        choices=("10", "96", "96+2", "full"),
+        metavar="10|96|96+2|full",
+        help="average so many views: 10 are centre and corners and their mirror images, 96 are at "
+        "six scales, 96+2 with the whole image; full is the whole image alone (without a number: "
+        "10)",
+    )
+    parser.add_argument(
+        "--views",
+        type=options.text,
+        metavar="FILE",
+        help="average the views of a file: scale, rectangle, mirror, weight (docs/views.md)",
+    )
+    parser.add_argument(
+        "--views-of",
+        choices=("maps", "images"),
+        help="cut views from feature maps, one pass for each scale and mirror, or from images "
+        "(default: maps, where the net has a pyramid)",
+    )
+    parser.add_argument(
+        "--semantics",
+        choices=("crop", "paper", "release"),
+        default="crop",
+        help="which cells of a map a view covers: as many as the map of its crop has, those with "
+        "their centre inside (the paper), or as the authors' code (default: crop)",
     )
     parser.add_argument(
         "--minibatch",
@@ -41,7 +68,8 @@ def arguments():
     )
     options.add_data(parser)
     options.add_device(parser)
-    return parser.parse_args()
+    bare = ["--multiview=10" if word == "--multiview" else word for word in sys.argv[1:]]
+    return parser.parse_args(bare)
 
 
 def main() -> int:

@@ -155,6 +155,11 @@ class Provider:
         self.close()
 
     @property
+    def fit(self) -> int:
+        """The shorter side that an image is resized to before views of the net's size are cut."""
+        return self.options.resize_to or views.default_fit(self.size)
+
+    @property
     def train(self) -> Split:
         """The images to train on."""
         return self.splits["train"]

@@ -59,6 +59,12 @@ class Memory(Provider):
         for indices, draws in jobs:
             yield frame.cut(images[indices], draws), {}
 
+    @property
+    def fit(self) -> int:
+        """The side of the frame; without a border, which images of the net's own size have."""
+        side = self.arrays["train"].shape[1]
+        return side if side > self.size and not self.options.resize_to else super().fit
+
     def _image(self, split: str, index: int) -> np.ndarray:
         img = self.arrays[split][index]
         return np.repeat(img, self.channels // img.shape[2], axis=2)
