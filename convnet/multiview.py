@@ -31,7 +31,10 @@ WINDOWS = 256  # views that go through the fc layers together
 
 
 class View(NamedTuple):
-    """A rectangle of a resized image: pixels top..bottom - 1, left..right - 1 of rows x columns."""
+    """A rectangle of a resized image: pixels top..bottom - 1, left..right - 1 of rows x columns.
+
+    flip: what is seen is the mirror image of this rectangle.
+    """
 
     rows: int
     columns: int
@@ -109,7 +112,7 @@ def read_plan(path: str | Path) -> Plan:
         256      full                    0     1
 
     scale: the shorter side of the resized image, in pixels; left and top of the rectangle in
-    pixels of it, or words; flip 1: of the mirror image.
+    pixels of it, or words; flip 1: the mirror image of the rectangle.
     """
     rules = []
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
@@ -270,14 +273,15 @@ class Multiview:
         return weights
 
     def _rectangle(self, v: View, rows: int, columns: int) -> tuple[int, int, int, int]:
+        left, right = (v.columns - v.right, v.columns - v.left) if v.flip else (v.left, v.right)
         if self.cut_at == self.source:
-            return v.top, v.bottom, v.left, v.right
+            return v.top, v.bottom, left, right
         if v.whole:
             return 0, rows, 0, columns
         own = self._own(v.bottom - v.top, v.right - v.left)
         return (
             *cells(self.field, self.semantics, v.top, v.bottom, rows, own[0]),
-            *cells(self.field, self.semantics, v.left, v.right, columns, own[1]),
+            *cells(self.field, self.semantics, left, right, columns, own[1]),
         )
 
     def _own(self, rows: int, columns: int) -> tuple[int, int]:
