@@ -50,7 +50,9 @@ def _ten_views(net: Net, provider: Provider, minibatch: int) -> Iterator:
 
 
 def print_scores(probs: np.ndarray, labels: np.ndarray, classes: list[str]) -> None:
-    """Loss, top-1, top-5 and the table by class."""
+    """Loss, top-1, top-5 and the table by class; nothing where no labels are known."""
+    if (labels < 0).all():
+        return
     mine = probs[np.arange(len(labels)), labels]
     loss = -np.log(np.maximum(mine, np.finfo(np.float32).tiny)).mean()
     top1, top5 = (errors(probs, mine, k) for k in (1, 5))
@@ -87,8 +89,8 @@ def write_csv(path: Path, probs, labels, keys, classes: list[str]) -> None:
             out = csv.writer(file)
             out.writerow(["image", "label", "prediction", *classes])
             for key, label, row in zip(keys, labels, probs):
-                best = classes[row.argmax()]
-                out.writerow([key, classes[label], best, *(f"{p:.6g}" for p in row)])
+                best, own = classes[row.argmax()], classes[label] if label >= 0 else ""
+                out.writerow([key, own, best, *(f"{p:.6g}" for p in row)])
         beside.replace(path)
     except OSError as e:
         beside.unlink(missing_ok=True)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from convnet import runfolder, scores, summary
+from convnet import ilsvrc, runfolder, scores, summary
 from convnet.cfg import load_text
 from convnet.checkpoint import Checkpoint, CheckpointError
 from convnet.cli import UsageError, check_target
 from convnet.net import Net
-from convnet.providers import DataOptions, Provider, printable, provider_class
+from convnet.providers import DataError, DataOptions, Provider, name_for, printable, provider_class
 from convnet.report import Report
 from convnet.sgd import sgd_step
 from convnet.source import Source
@@ -41,6 +41,8 @@ def train(args) -> int:
     source = _source(args, saved)
     source.check_keys()
     provider = _provider(args, source, args.seed or 0)
+    if not provider.train.size:
+        raise DataError(f"{provider.path}: there is no train/ in it, without which it only tests")
     graph = source.graph(_feeds(provider), len(provider.classes))
     for remark in graph.remarks:
         print(f"note: {remark}")
@@ -154,6 +156,9 @@ def test(args) -> int:
     if own and provider.fingerprint != saved.meta["data"]["fingerprint"]:
         note = "the images have changed since the run; it may have been trained on some of these"
         _say_notes([f"{provider.path}: {note}"])
+    if args.split:
+        provider.test_with(args.split)
+    submission = ilsvrc.Submission(args.submission, provider) if args.submission else None
     views = "1 view" if not args.multiview else "10 views" if net.mirror else "5 views, no mirrors"
     total = provider.train.size + provider.test.size
     print(f"{path}: {provider.test.size:,} test images of {total:,}, {views}")
@@ -162,6 +167,8 @@ def test(args) -> int:
     scores.print_scores(probs, labels, net.classes)
     if args.predictions:
         scores.write_csv(Path(args.predictions), probs, labels, keys, net.classes)
+    if submission:
+        submission.write(probs, keys)
     return 0
 
 
@@ -254,11 +261,7 @@ def _provider(args, source: Source, seed: int) -> Provider:
     size, channels = source.image_size()
     fields = ("crop", "mirror", "color_noise", "test_fraction", "workers", "on_bad_image")
     given = {name: getattr(args, name) for name in fields if getattr(args, name) is not None}
-    name = args.data_provider
-    if name is None:
-        path = Path(args.data_path or "")
-        batches = args.data_path and any(path.glob("data_batch_1*"))
-        name = "digits" if not args.data_path else "cifar" if batches else "images"
+    name = args.data_provider or name_for(args.data_path)
     made = provider_class(name)
     made.name = name
     return made(args.data_path, size, channels, DataOptions(seed=seed, **given))
