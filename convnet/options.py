@@ -121,14 +121,14 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         "--data-path",
         type=text,
         metavar="DIR",
-        help="train/<class>/*.jpg and test/<class>/*.jpg, or <class>/*.jpg, or a "
-        "folder of CIFAR batches (default: the built-in digits)",
+        help="train/<class>/*.jpg and test/<class>/*.jpg, or <class>/*.jpg, a folder of CIFAR "
+        "batches, or ImageNet (docs/imagenet.md) (default: the built-in digits)",
     )
     group.add_argument(
         "--data-provider",
         type=text,
         metavar="NAME",
-        help="digits, images or cifar (default: found from the folder)",
+        help="digits, images, cifar or ilsvrc (default: found from the folder)",
     )
     group.add_argument(
         "--crop",

@@ -72,7 +72,9 @@ def _many_views(look: Multiview, provider: Provider, minibatch: int) -> Iterator
 
 
 def print_scores(probs: np.ndarray, labels: np.ndarray, classes: list[str]) -> None:
-    """The table by class; loss, top-1, top-5."""
+    """The table by class; loss, top-1, top-5; nothing where no labels are known."""
+    if (labels < 0).all():
+        return
     top1 = errors(probs, _of_labels(probs, labels), 1)
     print(f"\n{'class':24}{'images':>8}{'error':>9}   most often taken for")
     for c, name in enumerate(classes):
@@ -119,8 +121,8 @@ def write_csv(path: Path, probs, labels, keys, classes: list[str]) -> None:
             out = csv.writer(file)
             out.writerow(["image", "label", "prediction", *classes])
             for key, label, row in zip(keys, labels, probs):
-                best = classes[row.argmax()]
-                out.writerow([key, classes[label], best, *(f"{p:.6g}" for p in row)])
+                best, own = classes[row.argmax()], classes[label] if label >= 0 else ""
+                out.writerow([key, own, best, *(f"{p:.6g}" for p in row)])
         beside.replace(path)
     except OSError as e:
         beside.unlink(missing_ok=True)

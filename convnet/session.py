@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from convnet import multiview, runfolder, scores, summary
+from convnet import ilsvrc, multiview, runfolder, scores, summary
 from convnet.cfg import load_text
 from convnet.checkpoint import Checkpoint, CheckpointError
 from convnet.cli import UsageError, check_target
 from convnet.multiview import Multiview
 from convnet.net import Net
-from convnet.providers import DataOptions, Provider, printable, provider_class
+from convnet.providers import DataError, DataOptions, Provider, name_for, printable, provider_class
 from convnet.report import Report
 from convnet.sgd import sgd_step
 from convnet.sizes import Turns
@@ -45,6 +45,8 @@ def train(args) -> int:
     source, *others = _sources(args, saved)
     source.check_keys()
     provider = _provider(args, source, args.seed or 0)
+    if not provider.train.size:
+        raise DataError(f"{provider.path}: there is no train/ in it, without which it only tests")
     graph = source.graph(_feeds(provider), len(provider.classes))
     for remark in graph.remarks:
         print(f"note: {remark}")
@@ -150,28 +152,32 @@ def test(args) -> int:
     if args.predictions:
         check_target(args.predictions, "--predictions")
     plan = _plan(args)
-    found, first = [], None
+    found, first, submission = [], None, None
     for name in args.checkpoints:
         path, net, provider = _trained(args, name)
         with provider:
             first = first or (path, net, provider)
             _check_same(first, path, net, provider)
             look = _look(args, path, net, plan)
+            if args.submission:
+                submission = ilsvrc.Submission(args.submission, provider)
             total = provider.train.size + provider.test.size
             what = f"{provider.test.size:,} test images of {total:,}"
             print(f"{path}: {what}, {_views_of(args, net)}", flush=True)
             found.append(scores.predict(net, provider, look, args.minibatch))
-        if len(args.checkpoints) > 1:
-            labels = provider.test.labels[found[-1].indices]
+        labels = provider.test.labels[found[-1].indices]
+        if len(args.checkpoints) > 1 and labels.min() >= 0:
             print(scores.in_a_line(found[-1].probs, labels), flush=True)
     test, classes = first[2].test, first[1].classes
     indices, probs = scores.average(found) if len(found) > 1 else found[0]
     if len(found) > 1:
         print(f"average of {len(found)} nets")
     scores.print_scores(probs, test.labels[indices], classes)
+    keys = [test.keys[i] for i in indices]
     if args.predictions:
-        keys = [test.keys[i] for i in indices]
         scores.write_csv(Path(args.predictions), probs, test.labels[indices], keys, classes)
+    if submission:
+        submission.write(probs, keys)
     return 0
 
 
@@ -194,6 +200,8 @@ def _trained(args, name: str) -> tuple[Path, Net, Provider]:
     if own and provider.fingerprint != saved.meta["data"]["fingerprint"]:
         note = "the images have changed since the run; it may have been trained on some of these"
         _say_notes([f"{provider.path}: {note}"])
+    if args.split:
+        provider.test_with(args.split)
     return path, net, provider
 
 
@@ -365,11 +373,7 @@ def _provider(args, source: Source, seed: int) -> Provider:
     size, channels = source.image_size()
     fields = ("crop", "mirror", "color_noise", "test_fraction", "workers", "on_bad_image")
     given = {name: getattr(args, name) for name in fields if getattr(args, name) is not None}
-    name = args.data_provider
-    if name is None:
-        path = Path(args.data_path or "")
-        batches = args.data_path and any(path.glob("data_batch_1*"))
-        name = "digits" if not args.data_path else "cifar" if batches else "images"
+    name = args.data_provider or name_for(args.data_path)
     made = provider_class(name)
     made.name = name
     return made(args.data_path, size, channels, DataOptions(seed=seed, **given))

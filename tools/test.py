@@ -66,6 +66,17 @@ def arguments():
         metavar="FILE.csv",
         help="write the probabilities of every image to a CSV file",
     )
+    parser.add_argument(
+        "--submission",
+        type=options.text,
+        metavar="FILE",
+        help="of ImageNet: write five classes an image, in the form of an ILSVRC submission",
+    )
+    parser.add_argument(
+        "--split",
+        choices=("val", "test"),
+        help="of ImageNet: the images to test with; those of test have no labels (default: val)",
+    )
     options.add_data(parser)
     options.add_device(parser)
     bare = ["--multiview=10" if word == "--multiview" else word for word in sys.argv[1:]]

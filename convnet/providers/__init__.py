@@ -22,8 +22,8 @@ from convnet import views
 from convnet.cfg import nearest
 from convnet.loader import Bad, BadImage, DataError
 
-__all__ = ["BadImage", "Batch", "DataError", "DataOptions", "Provider", "Split", "names",
-           "provider_class"]  # fmt: skip
+__all__ = ["BadImage", "Batch", "DataError", "DataOptions", "Provider", "Split", "name_for",
+           "names", "provider_class"]  # fmt: skip
 
 MEAN_OF = 10_000  # images whose mean is the mean image, at most
 SPLITS = ("train", "test")
@@ -44,6 +44,11 @@ def provider_class(name: str) -> type["Provider"]:
         for c in vars(module).values()
         if isinstance(c, type) and issubclass(c, Provider) and c.__module__ == module.__name__
     )
+
+
+def name_for(path: str | None) -> str:
+    """The provider that recognises what is at a path; for what none does, "images"."""
+    return next((name for name in names() if provider_class(name).recognises(path)), "images")
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,10 @@ class DataOptions:
 
 
 class Split(NamedTuple):
-    """The images of training or test: what they show, int64, and what they are called."""
+    """The images of training or test: what they show, int64, and what they are called.
+
+    A label of -1 says that nobody has told what the image shows.
+    """
 
     labels: np.ndarray
     keys: Sequence[str]
@@ -128,6 +136,16 @@ class Provider:
             raise DataError(
                 f"resize_to={self.options.resize_to}: smaller than the net's input, {self.size}"
             )
+
+    @classmethod
+    def recognises(cls, path: str | None) -> bool:
+        """Whether what is at a path looks like data of this kind, and of no other."""
+        return False
+
+    def test_with(self, name: str) -> None:
+        """Let `test` be other images than those that runs are tested with. Raises DataError."""
+        raise DataError(f"--split={name}: only ImageNet's own layout has a split of this name "
+                        "(--data-provider=ilsvrc)")  # fmt: skip
 
     def _open(self, path: str | None, size: int | None, channels: int | None) -> None:
         """Set the attributes of the class."""

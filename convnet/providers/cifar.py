@@ -25,6 +25,11 @@ from convnet.providers._unpickle import load, text
 class Cifar(Memory):
     noise = 0.0
 
+    @classmethod
+    def recognises(cls, path):
+        """A folder of batches."""
+        return bool(path) and any(Path(path).glob("data_batch_1*"))
+
     def _open(self, path, size, channels):
         root = Path(path or "")
         if not path or not root.is_dir():

@@ -33,11 +33,19 @@ class Images(Provider):
         self._loader: Loader | None = None
         self._small: dict[str, tuple[np.ndarray, Bad] | None] = {}
         if not path:
-            raise DataError("images: needs the folder that holds them")
+            raise DataError(f"{type(self).__name__.lower()}: needs the folder that holds them")
         self._root = Path(path)
         if not self._root.is_dir():
             is_file = "a file, not a folder" if self._root.exists() else "no such folder"
             raise DataError(f"{printable(path)}: {is_file}")
+        self._list()
+        self._side = self._probe()
+        if not size and not self._side:
+            raise DataError(f"{printable(path)}: the images have no common size; set imgSize=")
+        self.size = size or self._side
+
+    def _list(self) -> None:
+        """Set classes, splits and fingerprint."""
         if (self._root / "train").is_dir():
             found = self._both()
         else:
@@ -49,10 +57,6 @@ class Images(Provider):
         for split in self.splits.values():
             about += [split.keys, split.labels]
         self.fingerprint = fingerprint(*about)
-        self._side = self._probe()
-        if not size and not self._side:
-            raise DataError(f"{printable(path)}: the images have no common size; set imgSize=")
-        self.size = size or self._side
 
     def _both(self) -> dict:
         """{split: {class: files}} of a folder with train/ and test/ or val/."""
@@ -99,8 +103,9 @@ class Images(Provider):
         Raises DataError for a class without an image that can be read.
         """
         sizes = set()
+        begins = np.searchsorted(self.train.labels, range(len(self.classes) + 1))
         for label, name in enumerate(self.classes):
-            for index in np.flatnonzero(self.train.labels == label):
+            for index in range(*begins[label : label + 2]):
                 try:
                     sizes.add(decode(self._file("train", index), self.channels, least=1)[1])
                     break
@@ -178,8 +183,9 @@ def _folders(path: Path) -> list[Path]:
     """The folders in a folder, by name; hidden ones are not seen."""
     if not path.is_dir():
         return []
-    found = (p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
-    return sorted(found, key=lambda p: os.fsencode(p.name))
+    with os.scandir(path) as entries:  # which asks the disk about no file
+        found = [e.name for e in entries if not e.name.startswith(".") and e.is_dir()]
+    return [path / name for name in sorted(found, key=os.fsencode)]
 
 
 def _classes(path: Path) -> dict[str, list[tuple[str, int]]]:
