@@ -147,10 +147,11 @@ def principal(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.sqrt(np.maximum(values, 0)), vectors
 
 
-def cut(images: np.ndarray, y: np.ndarray, x: np.ndarray, S: int) -> np.ndarray:
-    """The S x S crops of many images, each at its own place: (n, H, W, C) -> (n, S, S, C)."""
-    windows = np.lib.stride_tricks.sliding_window_view(images, (S, S), axis=(1, 2))
-    return np.moveaxis(windows[np.arange(len(images)), y, x], 1, 3)
+def pick(images: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Of each image its own rows and columns: (n, H, W, C), (n, S), (n, T) -> (n, S, T, C)."""
+    n, H, W, C = images.shape
+    at = (np.arange(n)[:, None] * H + rows)[:, :, None] * W + columns[:, None]
+    return images.reshape(-1, C).take(at, axis=0)
 
 
 def interpolation(size: int, to: int) -> np.ndarray:

@@ -33,19 +33,16 @@ class Frame:
         border = self.border if draws is not None else 0
         side = self.side + 2 * border
         y, x = (np.broadcast_to(o, n) for o in views.offsets(self.crop, draws, side, side, S))
-        if self.matrix is None:
-            if border:
-                at = views.reflect(self.side, border)
-                images = images[:, at[:, None], at]
-            out = views.cut(images, y, x, S)
-        else:
-            rows, cols = (self.matrix[o[:, None] + np.arange(S)][:, None] for o in (y, x))
-            planes = np.moveaxis(images, 3, 1).astype(np.float32)
-            out = np.moveaxis(rows @ planes @ cols.swapaxes(2, 3), 1, 3)
+        rows, columns = (o[:, None] + np.arange(S) for o in (y, x))
         if self.mirror and draws is not None:
             flip = views.mirrored(draws)
-            out[flip] = out[flip, :, ::-1]
-        return out
+            columns[flip] = columns[flip, ::-1]
+        if self.matrix is None:
+            at = views.reflect(self.side, border)
+            return views.pick(images, at[rows], at[columns])
+        planes = np.moveaxis(images, 3, 1).astype(np.float32)
+        across = self.matrix[columns].swapaxes(1, 2)[:, None]
+        return np.moveaxis(self.matrix[rows][:, None] @ planes @ across, 1, 3)
 
 
 class Memory(Provider):
