@@ -35,7 +35,7 @@ PARTS = {
     "infer32": f"{STEP}{ALL} --mode=infer --batch=32",
     "trunk": f"{STEP}{ALL} --mode=infer --batch=1 --upto=conv5 --size=688x917",
     "overfeat7": f"{STEP}{BOTH} --mode=train --batch=16 "
-    "--layer-def=layer_configs/overfeat7_spp.cfg",
+    "--layer-def=layer_configs/spp_overfeat7.cfg",
     "vgg16": f"{STEP}{BOTH} --mode=train --batch=16 --layer-def=layer_configs/vgg16.cfg "
     "--set=DEFAULT.epsW=0.0001 --set=DEFAULT.epsB=0.0001",  # noise makes it diverge otherwise
     "cifar10": f"{STEP}{BOTH} --mode=train --batch=128 --layer-def=layer_configs/cifar10.cfg "

@@ -172,7 +172,7 @@ def pool(l, w, x):
 
 def covers(l) -> bool:
     """Whether PyTorch's own ceil_mode gives the windows of this pool."""
-    return l.start == 0 and l.outputsX == 0
+    return l.start == l.end == l.outputsX == 0
 
 
 def windows_max(l, x):

@@ -9,7 +9,9 @@
 
 Window i begins at start + i*stride in both directions. As in cuda-convnet:
 
-rounding  the output side is ceil((side - start - sizeX) / stride) + 1: the last window may overhang
+rounding  the output side is ceil((side - start - sizeX) / stride) + 1, so the last may overhang;
+          `end`, not in cuda-convnet, adds to the side: with start=-1 end=1, Caffe's pad of 1, 3x3
+          windows with stride 1 keep a map of any size as large as it is
 border    windows are cut to the map; avg divides by the pixels really inside, not by sizeX^2
 ties      every pixel equal to the maximum gets the full gradient (cuDNN chooses one). maxabs keeps
           the number of largest magnitude with its sign; of +a and -a it keeps +a, so that the
@@ -33,6 +35,8 @@ class Pool(Layer):
     sizeX = key(int, "side of the window, in pixels", min=1)
     stride = key(int, "pixels from one window to the next", min=1)
     start = key(int, "where the first window begins; negative is outside", default=0)
+    end = key(int, "pixels behind the map that windows may reach, as a negative start before it",
+              default=0, min=0)  # fmt: skip
     outputsX = key(int, "windows in each direction; 0: as many as cover the map", default=0, min=0)
     sum = key(flag, "with pool=avg: the sum of each window instead of its mean", default=False)
 
@@ -43,6 +47,8 @@ class Pool(Layer):
         7x6x3   pool=max sizeX=3 stride=2
         5x8x2   pool=max sizeX=3 stride=1 start=-1
         6x6x1   pool=max sizeX=4 stride=4 start=-2
+        4x5x2   pool=max sizeX=3 stride=1 start=-1 end=1
+        5x6x2   pool=avg sizeX=3 stride=2 end=1
         7x9x2   pool=max sizeX=2 stride=2 start=1
         9x7x2   pool=max sizeX=3 stride=2 outputsX=2
         4x5x3   pool=max sizeX=1 stride=1
@@ -60,8 +66,8 @@ class Pool(Layer):
         except ValueError:
             return 0
         a = x[0]
-        rule = (0, -(-a // n), a // n)
-        fits = x[0] == x[1] and n == n2 and (self.start, self.sizeX, self.stride) == rule
+        rule = (0, 0, -(-a // n), a // n)
+        fits = x[0] == x[1] and n == n2 and (self.start, self.end, self.sizeX, self.stride) == rule
         return n if fits and not self.sum else 0
 
     def window(self, i):
@@ -89,15 +95,14 @@ class Pool(Layer):
             raise ValueError(f"start={self.start}: the first window lies outside the map")
         sides = []
         for side in (H, W):
-            if self.start + self.sizeX > side:
+            if self.start + self.sizeX > side + self.end:
                 at = f" from start={self.start}" if self.start else ""
                 raise ValueError(f"sizeX={self.sizeX}{at} is more than the {H}x{W} map")
-            covering = -(-(side - self.start - self.sizeX) // self.stride) + 1
+            covering = -(-(side + self.end - self.start - self.sizeX) // self.stride) + 1
             sides.append(self.outputsX or covering)
             if self.start + (sides[-1] - 1) * self.stride >= side:
-                raise ValueError(
-                    f"outputsX={self.outputsX}: the last window lies outside the {H}x{W} map"
-                )
+                why = f"outputsX={self.outputsX}" if self.outputsX else f"end={self.end}"
+                raise ValueError(f"{why}: the last window lies outside the {H}x{W} map")
         return sides[0], sides[1], C
 
     def fprop(self, run, w, x):

@@ -68,7 +68,7 @@ def test_as_many_numbers_as_an_int_can_count(gpu):
     gpu.trim()
 
 
-NETS = ("cifar10", "cifar10_spp", "spp_small", "zf5", "spp_zf5", "spp_zf5_6321", "overfeat7_spp")
+NETS = ("cifar10", "cifar10_spp", "spp_small", "zf5", "spp_zf5", "spp_zf5_6321", "spp_overfeat7")
 
 
 @pytest.mark.parametrize("name", NETS)

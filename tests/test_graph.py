@@ -6,7 +6,6 @@ import pytest
 from convnet import Net
 from convnet.cfg import CfgError
 from convnet.source import Source
-from convnet.summary import totals
 
 HEAD = """[data]
 type=data
@@ -58,43 +57,6 @@ def _at_home(monkeypatch, request):
 
 
 # -------------------------------------------------------------------- the shipped nets
-
-
-@pytest.mark.parametrize(
-    "name,millions,bins",
-    [("spp_zf5", "39.29", 14), ("spp_zf5_6321", "77.04", 50), ("zf5", "62.36", 36)],
-)
-def test_zf5(name, millions, bins):
-    """The table of He et al. for ZF-5; the counts of weights are of 1000 classes."""
-    built = shipped(name)
-    assert f"{totals(built)['weights'] / 1e6:.2f}" == millions
-    sides = {n: built.shapes[n] for n in ("conv1", "pool1", "conv2", "pool2", "conv3", "conv5")}
-    assert sides == {
-        "conv1": (110, 110, 96),
-        "pool1": (55, 55, 96),
-        "conv2": (26, 26, 256),
-        "pool2": (13, 13, 256),
-        "conv3": (13, 13, 384),
-        "conv5": (13, 13, 256),
-    }
-    weights = built.asked(built.by_name["fc6"])
-    numbers = sum(w.shape[0] for k, w in weights.items() if k != "b")
-    assert numbers == bins * 256
-    macs = sum(built.by_name[f"conv{i}"].macs(built.shapes[built.by_name[f"conv{i}"].reads[0]])
-               for i in range(1, 6))  # fmt: skip
-    assert f"{macs / 1e9:.2f}" == "1.11"
-
-
-@pytest.mark.parametrize("name", ["spp_zf5", "spp_zf5_6321"])
-def test_zf5_at_180(name):
-    built = shipped(name)
-    at = built.shapes_at({"data": (180, 180, 3)})
-    assert [at[n][0] for n in ("conv1", "pool1", "conv2", "pool2", "conv5")] == [88, 44, 20, 10, 10]
-    pools = built.by_name["fc6"].reads
-    assert [at[n] for n in pools] == [built.shapes[n] for n in pools]
-    wide = built.shapes_at({"data": (224, 300, 3)})
-    assert wide["conv5"] == (13, 17, 256)
-    assert wide["probs"] == (1, 1, 1000)
 
 
 def test_a_net_without_pyramid_says_what_it_takes():

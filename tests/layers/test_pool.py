@@ -32,6 +32,13 @@ def test_sides_of_cuda_convnet(side, sizeX, stride, start, out):
     assert pool.shape((side, side, 8)) == (out, out, 8)
 
 
+@pytest.mark.parametrize("side", [1, 2, 7, 28])
+def test_pixels_around_the_map(side):
+    """Caffe's 3x3 windows with stride 1 and a pad of 1: as many as there are pixels."""
+    pool = make("pool", pool="max", sizeX=3, stride=1, start=-1, end=1)
+    assert pool.shape((side, side + 1, 8)) == (side, side + 1, 8)
+
+
 @pytest.mark.parametrize("trial", range(60))
 def test_random_windows(trial):
     rng = np.random.default_rng(trial)
@@ -40,9 +47,11 @@ def test_random_windows(trial):
     sizeX = int(rng.integers(1, min(H, W) + 1))
     stride = int(rng.integers(1, sizeX + 1))
     start = int(rng.integers(-sizeX + 1, min(H, W) - sizeX + 1))
+    end = int(rng.integers(sizeX - stride + 1))
     total = keep == "avg" and trial % 2
-    pool = make("pool", pool=keep, sizeX=sizeX, stride=stride, start=start, sum=int(total))
-    outputs = [-(-(int(side) - start - sizeX) // stride) + 1 for side in (H, W)]
+    keys = {"sizeX": sizeX, "stride": stride, "start": start, "end": end}
+    pool = make("pool", pool=keep, **keys, sum=int(total))
+    outputs = [-(-(int(side) + end - start - sizeX) // stride) + 1 for side in (H, W)]
     x = rng.standard_normal((2, H, W, 3))
     wanted = brute(x, keep, sizeX, stride, start, outputs, total)
     np.testing.assert_allclose(forward(pool, x), wanted, rtol=1e-12, atol=1e-15)
@@ -99,6 +108,7 @@ def test_the_lowest_numbers():
             {"sizeX": 2, "stride": 2, "outputsX": 4},
             "outputsX=4: the last window lies outside the 7x5",
         ),
+        ({"sizeX": 2, "stride": 1, "end": 2}, "end=2: the last window lies outside the 7x5"),
     ],
 )
 def test_windows_that_cannot_be(keys, why):
@@ -127,6 +137,7 @@ def test_pools_of_the_paper_are_recognised(side, sizeX, stride, n):
     assert make("pool", **keys).pyramid((side, side, 4)) == n
     assert make("pool", **keys).pyramid((side, side + 1, 4)) == 0
     assert make("pool", **keys, start=-1).pyramid((side, side, 4)) == 0
+    assert make("pool", **keys, end=1).pyramid((side, side, 4)) == 0
     assert make("pool", **(keys | {"pool": "avg"}), sum=1).pyramid((side, side, 4)) == 0
 
 
