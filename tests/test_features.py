@@ -1,9 +1,11 @@
 """tools/features.py: its rows are what the net gives; nothing is left half-written."""
 
 import errno
+import json
 import re
 import subprocess
 import sys
+from collections import Counter
 
 import h5py
 import numpy as np
@@ -17,7 +19,7 @@ from convnet.providers import DataOptions
 from convnet.providers._pictures import Pictures, has_no_classes
 from convnet.providers.images import Images
 from convnet.rows import Rows
-from tests.tooling import TINY, call, environment, photos, tiny
+from tests.tooling import ROOT, TINY, call, environment, photos, tiny
 
 POOLS = "".join(
     f"[pool{n}]\ntype=pool\npool=max\ninputs=conv1\nsizeX={size}\nstride={stride}\n\n"
@@ -558,3 +560,108 @@ def test_maps_as_long_rows(run, tmp_path):
     got = features.read(tmp_path / "f.h5", "conv1")
     with h5py.File(tmp_path / "f.h5") as file:
         assert np.array_equal(got.rows, file["features/conv1"][:].reshape(21, -1))
+
+
+# ---------------------------------------------------------------- docs/features.md
+
+
+PAGE = """
+[data]
+type=data
+dataIdx=0
+imgSize=16
+channels=3
+
+[labels]
+type=data
+dataIdx=1
+
+[conv5]
+type=conv
+inputs=data
+filters=4
+filterSize=3
+stride=2
+padding=1
+neuron=relu
+
+[pool3x3]
+type=pool
+pool=max
+inputs=conv5
+sizeX=3
+stride=3
+
+[pool1x1]
+type=pool
+pool=max
+inputs=conv5
+sizeX=9
+stride=9
+
+[fc7]
+type=fc
+inputs=pool3x3,pool1x1
+outputs=24
+neuron=relu
+
+[fc8]
+type=fc
+inputs=fc7
+outputs=classes
+
+[probs]
+type=softmax
+inputs=fc8
+
+[logprob]
+type=cost.logreg
+inputs=labels,probs
+"""
+
+
+def test_the_page(tmp_path, monkeypatch):
+    """Every command of docs/features.md, in its order, and what it says of the files."""
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "photos", classes=("cat", "dog"), each=6)
+    photos(tmp_path / "101_ObjectCategories", classes=("ant", "bee", "car"), each=33, side=30)
+    voc = tmp_path / "VOCdevkit" / "VOC2007"
+    photos(voc, classes=["JPEGImages"], each=24, suffixes=[".jpg"])
+    (voc / "ImageSets" / "Main").mkdir(parents=True)
+    for subset, part in (("trainval", range(16)), ("test", range(16, 24)), ("train", range(8)),
+                         ("val", range(8, 16))):  # fmt: skip
+        for n, name in enumerate(("cat", "dog"), 2):
+            lines = [f"{i} {1 if i % n == 0 else -1}\n" for i in part]
+            (voc / "ImageSets" / "Main" / f"{name}_{subset}.txt").write_text("".join(lines))
+    path = tmp_path / "x.cfg"
+    path.write_text(PAGE)
+    assert call("train", f"--layer-def={path}", "--epochs=1", "--minibatch=512").code == 0
+
+    page = (ROOT / "docs" / "features.md").read_text()
+    ran = []
+    for tool, line in re.findall(r"^    (?:\$ )?python tools/(\w+)\.py (.*)$", page, re.M):
+        result = call(tool, *line.split())
+        assert (result.code, result.err) == (0, ""), (line, result)
+        ran.append(tool)
+    assert Counter(ran) == {"features": 3, "svm_classify": 4}
+    accuracies = json.loads((tmp_path / "caltech.json").read_text())["splits"]
+    assert len(accuracies) == 10 and np.mean(accuracies) > 60  # each class has a colour
+
+    code = re.search(r"^    import h5py\n\n(?:    .*\n)+", page, re.M)[0]
+    room = {}
+    exec(re.sub("^    ", "", code, flags=re.M), room)
+    with room["file"] as file:
+        assert file["features"].shape == (12, 24) and file.attrs["classes"][0] == "cat"
+        name, label = file["names"].asstr()[0], file["labels"][0]
+        assert (name[:6], label) == ("cat/0.", 0) and {*file["splits"]} == {0, 1}
+    write("runs/x_001", "maps.h5", "--view=full", "--data-path=photos/", layer="conv5")
+    code = re.search(r"^    a, b = .*\n    (.*)$", page, re.M)
+    with h5py.File("maps.h5") as file:
+        room = {"file": file, "i": 1}
+        exec(code[0].strip().replace(code[1], f"row = {code[1]}").replace("\n    ", "\n"), room)
+        assert room["row"].shape == tuple(file["shapes"][1])
+        net = Net.from_checkpoint("runs/x_001")
+        image = np.asarray(Image.open(tmp_path / "photos" / file["names"].asstr()[1]))
+        np.testing.assert_allclose(
+            room["row"], net.features([image], "conv5", "full")[0], atol=1e-4
+        )
