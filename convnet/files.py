@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -25,17 +26,24 @@ ADVICE = {
 
 
 def replace(path: Path, pieces: Iterable[Any]) -> None:
-    """Write bytes to a file so that at any instant it is the old one or the new one, complete.
+    """Write bytes to a file so that at any instant it is the old one or the new one, complete."""
+    with replacing(path) as file:
+        for piece in pieces:
+            file.write(piece)
 
-    Written beside it, synced, renamed, the folder synced. Raises OSError; then the old file is as
-    it was and nothing is left beside it.
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO]:
+    """A file to write that takes the place of another at the end, complete.
+
+    Written beside it, synced, renamed, the folder synced. Where that raises, or the caller does,
+    the old file is as it was and nothing is left beside it.
     """
     part = path.parent / f".{os.getpid()}-{secrets.token_hex(4)}.part"
     try:
-        with part.open("xb") as file:
+        with part.open("x+b") as file:
             hold(file)
-            for piece in pieces:
-                file.write(piece)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)  # noqa: PTH105 the steps read alike
@@ -43,6 +51,14 @@ def replace(path: Path, pieces: Iterable[Any]) -> None:
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what `replace` has left where others keep files as well: by its whole name."""
+    for path in leftovers(folder):
+        if re.fullmatch(r"\.\d+-[0-9a-f]{8}\.part", path.name):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def leftovers(folder: Path) -> Iterator[Path]:

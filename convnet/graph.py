@@ -330,6 +330,20 @@ class Graph:
             raise ValueError(f"no layer {before!r}{nearest(before, self.alias)}")
         return before if before != name else self.alias[name]
 
+    def parts(self, name: str) -> list[str]:
+        """The layers whose outputs, one behind the other, a user means by a name; as `resolve`.
+
+        `spp`, where no layer is called so, is all that the first layer above a pyramid reads, in
+        its order: an fc over pools, or over a layer of another name that makes one.
+        """
+        if name == "spp" and name not in self.alias:
+            above = {end for l in self.layers if l.bins() for end in self._ends(l.name)}
+            reads = next((l.reads for l in self.layers if l.name in above), None)
+            if not reads:
+                raise ValueError("no layer 'spp', and this net has no pyramid")
+            return reads
+        return [self.resolve(name)]
+
     def shapes_at(
         self, given: dict[str, Shape], only: Iterable[str] | None = None
     ) -> dict[str, Shape]:

@@ -28,7 +28,7 @@ class Plan:
 
     def group(self, *names: str) -> None:
         """Make a group that may stay empty."""
-        self.file.create_group("/".join(map(_spell, names)))
+        self.file.create_group("/".join(map(spell, names)))
 
     def place(self, array: np.ndarray, *names: str) -> int:
         """Give a C-contiguous array its room at /names[0]/names[1]...: the offset in the file."""
@@ -38,7 +38,7 @@ class Plan:
         how.set_obj_track_times(False)  # the time of day is no part of a run
         parents = h5py.h5p.create(h5py.h5p.LINK_CREATE)
         parents.set_create_intermediate_group(True)
-        name = "/".join(map(_spell, names)).encode()
+        name = "/".join(map(spell, names)).encode()
         kind, space = h5py.h5t.py_create(array.dtype), h5py.h5s.create_simple(array.shape)
         begin = h5py.h5d.create(self.file.id, name, kind, space, how, parents).get_offset()
         if array.size:
@@ -72,7 +72,7 @@ def gaps(pieces: list[tuple[int, int]], begin: int, end: int) -> Iterator[tuple[
         begin = at + length
 
 
-def _spell(name: str) -> str:
+def spell(name: str) -> str:
     """A name as HDF5 can hold it: %2F for a slash, and so on."""
     special = {"": "%", ".": "%2E"}
     return special.get(name) or quote(name, safe=" +,:;=@[](){}!&", errors="surrogatepass")

@@ -8,7 +8,8 @@
 result depends on its arguments only, so that the number of workers changes nothing but the time.
 A run gives its pieces in order. Workers write into shared memory of a fixed size: a ring of DEPTH
 pieces for each worker and for each of at most RINGS runs at a time (training, and a test inside
-it); a run beyond these is served by the calling process.
+it); a run beyond these is served by the calling process. With shape=None the views may be of any
+kind and size, and come through the pipes.
 
 Processes are spawned, never forked (a CUDA context or a thread does not survive a fork). They
 end when their pipe does, so also with a parent that was killed, and leave nothing behind: the
@@ -31,6 +32,7 @@ import numpy as np
 from convnet import machine
 
 PIECE = 16  # images in a piece, at most
+FEW = 4  # likewise where views come through the pipes: all that is under way must fit into these
 DEPTH = 6  # pieces under way for each worker
 RINGS = 2
 PATIENCE = 60  # seconds without any result, after which a worker counts as stuck
@@ -52,7 +54,7 @@ def default_workers() -> int:
     return min(4, machine.cores())
 
 
-def fill(view: Callable, piece: Piece, out: np.ndarray) -> Bad:
+def fill(view: Callable, piece: Piece, out: np.ndarray | list) -> Bad:
     """Write the views of a piece into out[: len(piece)]; rows of bad images are 0."""
     bad = {}
     for i, (item, draw) in enumerate(piece):
@@ -69,28 +71,34 @@ class _Ring:
     def __init__(self, index: int):
         self.index, self.taken = index, False
         self.waiting = 0  # pieces that a worker has
-        self.done: dict[int, Bad | Exception] = {}  # number of the piece -> its bad images
+        # number of the piece -> its bad images, and its views where they come through the pipe
+        self.done: dict[int, tuple[Bad | Exception, list | None]] = {}
 
 
 class Loader:
-    """`workers` processes that call view(item, draw) -> uint8 array of `shape`; 0: none."""
+    """`workers` processes that call view(item, draw) -> uint8 array of `shape`; 0: none.
 
-    def __init__(self, view: Callable, shape: tuple, workers: int):
-        self.view, self.shape, self.depth = view, tuple(shape), DEPTH * max(1, workers)
+    shape None: anything that can be pickled, in pieces of at most FEW.
+    """
+
+    def __init__(self, view: Callable, shape: tuple | None, workers: int):
+        self.view, self.shape, self.depth = view, shape, DEPTH * max(1, workers)
         self.rings = [_Ring(i) for i in range(RINGS if workers else 0)]
         self.pipes: list[Connection] = []
         self.processes: list = []
         self.close = weakref.finalize(self, _close, self.pipes, self.processes)
         if workers:
             context = mp.get_context("spawn")
-            full = (RINGS, self.depth, PIECE, *self.shape)
-            memory = context.RawArray(ctypes.c_uint8, int(np.prod(full)))
-            self.slots = np.frombuffer(memory, np.uint8).reshape(full)
+            memory = full = self.slots = None
+            if shape is not None:
+                full = (RINGS, self.depth, PIECE, *shape)
+                memory = context.RawArray(ctypes.c_uint8, int(np.prod(full)))
+                self.slots = np.frombuffer(memory, np.uint8).reshape(full)
             with _deaf():
                 for _ in range(workers):
                     self._start(context, memory, full)
 
-    def _start(self, context, memory, full: tuple) -> None:
+    def _start(self, context, memory, full: tuple | None) -> None:
         ours, theirs = context.Pipe()
         process = context.Process(
             target=_work, args=(theirs, memory, full, self.view), daemon=True, name="convnet-loader"
@@ -109,7 +117,8 @@ class Loader:
     def run(self, pieces: Iterable[Piece]) -> Iterator[tuple[np.ndarray, Bad]]:
         """(views, bad) of each piece of at most PIECE items, in order.
 
-        The array is valid until the next one is asked for. Raises DataError where a worker dies.
+        The views are an array, valid until the next one is asked for; with shape None a list.
+        Raises DataError where a worker dies.
         """
         ring = self._free_ring()
         if ring is None:
@@ -127,18 +136,20 @@ class Loader:
                     return
                 while now not in ring.done:
                     self._receive()
-                bad = ring.done.pop(now)
+                bad, made = ring.done.pop(now)
                 if isinstance(bad, Exception):
                     raise bad
-                yield self.slots[ring.index, now % self.depth, : sizes.pop(now)], bad
+                size = sizes.pop(now)
+                yield self.slots[ring.index, now % self.depth, :size] if made is None else made, bad
         finally:
             ring.taken = False
 
     def _run_here(self, pieces: Iterable[Piece]) -> Iterator[tuple[np.ndarray, Bad]]:
-        out = np.empty((PIECE, *self.shape), np.uint8)
+        out = None if self.shape is None else np.empty((PIECE, *self.shape), np.uint8)
         for piece in pieces:
-            bad = fill(self.view, piece, out)
-            yield out[: len(piece)], bad
+            made = [None] * len(piece) if out is None else out
+            bad = fill(self.view, piece, made)
+            yield made[: len(piece)], bad
 
     def _free_ring(self) -> _Ring | None:
         """A ring that nobody uses, after the pieces of a run that was left early are in."""
@@ -168,10 +179,10 @@ class Loader:
             raise DataError(f"the loader processes have given no image for {PATIENCE} s")
         for pipe in ready:
             try:
-                index, number, bad = pipe.recv()
+                index, number, *done = pipe.recv()
             except (EOFError, OSError):
                 raise self._dead(self.pipes.index(pipe)) from None
-            self.rings[index].done[number] = bad
+            self.rings[index].done[number] = tuple(done)
             self.rings[index].waiting -= 1
 
     def _check_open(self) -> None:
@@ -214,15 +225,16 @@ def _deaf():
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(pipe: Connection, memory, full: tuple, view: Callable) -> None:
+def _work(pipe: Connection, memory, full: tuple | None, view: Callable) -> None:
     """The life of a worker: pieces in, bad images out, until the pipe ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    slots = np.frombuffer(memory, np.uint8).reshape(full)
+    slots = None if memory is None else np.frombuffer(memory, np.uint8).reshape(full)
     with contextlib.suppress(EOFError, OSError):
         while True:
             ring, slot, number, piece = pipe.recv()
+            made = [None] * len(piece) if slots is None else None
             try:
-                bad = fill(view, piece, slots[ring, slot])
+                bad = fill(view, piece, slots[ring, slot] if made is None else made)
             except Exception as e:  # a mistake in view(): raised where the run is
                 bad = RuntimeError(f"{type(e).__name__} in a loader process: {e}")
-            pipe.send((ring, number, bad))
+            pipe.send((ring, number, bad, made))

@@ -7,9 +7,10 @@ conv5 = net.features(images, "conv5")    # (N, 13, 13, 256)
 """
 
 import contextlib
+import math
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from convnet.checkpoint import Checkpoint
 from convnet.device import device as device_named
 from convnet.graph import Graph
 from convnet.layer import Layer, Run
+from convnet.look import Look
 from convnet.source import Source
 
 
@@ -293,22 +295,24 @@ class Net:
 
         view: 'centre' cuts the centre as in training, 'ten' averages the centre, the corners and
         their mirror images (five views of what has no mirror image, such as digits), 'full' takes
-        the whole image at its own shape (nets with a pyramid), 'asis' takes the pixels as they
-        are. Raises ValueError for images that are none, or of a size that the net cannot take.
+        the whole image at its own shape (nets with a pyramid), 'warp' squeezes it into the net's,
+        'asis' takes the pixels as they are; more on them in convnet/look.py. Raises ValueError for
+        images that are none, or of a size that the net cannot take.
         """
-        rows = [p.reshape(-1) for p in self._each(images, self.output, view, batch)]
+        rows = [p.reshape(-1) for p in self._each(images, [self.output], view, batch)]
         classes = len(rows[0]) if rows else int(np.prod(self.graph.shapes[self.output]))
         return np.reshape(rows, (len(images), -1, classes) if rows else (0, 1, classes)).mean(1)
 
     def features(
-        self, images, layer: str, view: str = "centre", batch: int = 32
+        self, images, layer: str, view: str = "centre", batch: int = 32, scale: int | None = None
     ) -> np.ndarray | list[np.ndarray]:
         """The output of a layer for uint8 images: (N, H, W, C), or a list where shapes differ.
 
-        `conv1` is what comes out of its neuron, `conv1:pre` what goes in. Views as in predict,
-        where each of several has a row of its own.
+        `conv1` is what comes out of its neuron, `conv1:pre` what goes in, `spp` the pyramid, also
+        where it is written as pools. Views as in predict, where each of several has a row of its
+        own; scale: the shorter side of the image then, instead of the one of the training.
         """
-        rows = list(self._each(images, self.graph.resolve(layer), view, batch))
+        rows = list(self._each(images, self.graph.parts(layer), view, batch, scale))
         return np.stack(rows) if len({row.shape for row in rows}) == 1 else rows
 
     def run(self, values: dict[str, np.ndarray], upto: str, batch: int | None = None) -> np.ndarray:
@@ -327,37 +331,57 @@ class Net:
             return given[name]
         parts = [slice(i, i + (batch or n)) for i in range(0, n, batch or n)]
         return np.concatenate(
-            [self._forward({k: x[part] for k, x in given.items()}, name) for part in parts]
+            [self._forward({k: x[part] for k, x in given.items()}, [[name]])[0] for part in parts]
         )
 
-    def _forward(self, given: dict[str, np.ndarray], name: str) -> np.ndarray:
-        """One pass from NumPy arrays to a NumPy array; labels are int32, all else float32."""
+    def show(self, cuts: Sequence[np.ndarray], layers: Iterable[list[str]]) -> list[np.ndarray]:
+        """What several layers, each as `Graph.parts` gives it, make of uint8 views of one size."""
+        return self._forward({self.graph.feeds[0]: views.to_net(cuts, self.mean_image)}, layers)
+
+    def shape_of(self, parts: list[str], h: int, w: int) -> tuple[int, int, int]:
+        """(H, W, C) of what `show` gives for such a layer and views of h x w. ValueError."""
+        source = self.graph.feeds[0]
+        order = self._order({source: None}, {*parts})
+        image = (h, w, self.graph.shapes[source][2])
+        found = self.graph.shapes_at({source: image}, [l.name for l in order])
+        if len(parts) == 1:
+            return found[parts[0]]
+        return 1, 1, sum(math.prod(found[name]) for name in parts)
+
+    def _forward(
+        self, given: dict[str, np.ndarray], layers: Iterable[list[str]]
+    ) -> list[np.ndarray]:
+        """One pass from NumPy arrays to NumPy arrays; labels are int32, all else float32."""
         labels = self.graph.feeds.get(1)
         kinds = {k: np.int32 if k == labels else np.float32 for k in given}
         on_device = {k: self.device.array(x.astype(kinds[k], copy=False)) for k, x in given.items()}
-        return self.device.numpy(self.fprop(on_device, [name])[0][name]).copy()
+        layers = list(layers)
+        outs = self.fprop(on_device, {name for parts in layers for name in parts})[0]
+        made = [[self.device.numpy(outs[name]) for name in parts] for parts in layers]
+        return [one[0].copy() if len(one) == 1 else _joined(one) for one in made]
 
     @property
     def output(self) -> str:
         """The layer whose output is the prediction: what the first cost looks at."""
         return self.by_name[self.graph.costs[0]].reads[1]
 
-    def _each(self, images, upto: str, view: str, batch: int) -> Iterator[np.ndarray]:
+    def _each(
+        self, images, upto: list[str], view: str, batch: int, scale: int | None = None
+    ) -> Iterator[np.ndarray]:
         """The output of `upto` for each view of each image; equal sizes run together."""
         if isinstance(images, np.ndarray) and images.ndim != 4:
             raise ValueError(f"images must be (N, H, W, C) or a list of them, not {images.shape}")
-        source = self.graph.feeds[0]
         waiting: list[np.ndarray] = []
         sizes = set()
 
         def flush():
-            x = views.to_net(waiting, self.mean_image)
-            sizes.add(x.shape[1:])
+            sizes.add(waiting[0].shape)
+            made = self.show(waiting, [upto])[0]
             waiting.clear()
-            return self._forward({source: x}, upto)
+            return made
 
         for image in images:
-            for cut in self._views(image, view):
+            for cut in self._views(image, view, scale):
                 if waiting and (waiting[0].shape != cut.shape or len(waiting) >= batch):
                     yield from flush()
                 waiting.append(cut)
@@ -373,24 +397,25 @@ class Net:
             return np.zeros(self.graph.shapes[self.graph.feeds[0]], np.float32)
         return self.mean
 
-    def _views(self, image: np.ndarray, view: str) -> Iterable[np.ndarray]:
+    def look(self, view: str, scale: int | None = None) -> Look:
+        """What makes views of an image for this net."""
+        return Look(view, self.graph.size, self.resize_to, scale, self.mirror)
+
+    def _views(
+        self, image: np.ndarray, view: str, scale: int | None = None
+    ) -> Sequence[np.ndarray]:
         """What the net is to see of one image, uint8 (h, w, C) each."""
         image = np.asarray(image)
         image = image[..., None] if image.ndim == 2 else image
-        size, fit = self.graph.size, self.resize_to
         channels = self.graph.shapes[self.graph.feeds[0]][2]
         usable = image.ndim == 3 and image.shape[2] in (1, channels) and image.size
         if image.dtype != np.uint8 or not usable:
             raise ValueError(
                 f"an image must be uint8 (H, W, {channels}), not {image.dtype} {image.shape}"
             )
-        if view == "asis" or (view == "centre" and image.shape[:2] == (size, size)):
-            return [image]
-        if view == "full":
-            return [views.fit(image, fit)]
-        if view == "centre":
-            return [views.centre(views.fit(image, fit), size)]
-        if view == "ten":
-            found = views.ten_views(image, size, fit)
-            return found if self.mirror else found[:5]
-        raise ValueError(f"view={view!r}: must be centre, ten, full or asis")
+        return self.look(view, scale)(image)
+
+
+def _joined(arrays: list[np.ndarray]) -> np.ndarray:
+    """Outputs one behind the other, each as row, column, channel: (N, 1, 1, all numbers)."""
+    return np.concatenate([x.reshape(len(x), 1, 1, -1) for x in arrays], axis=3)

@@ -42,6 +42,11 @@ def amount(text: str) -> float:
     return _number(text, lambda number: number >= 0, "of 0 or more")
 
 
+def positive_or_auto(text: str) -> float | str:
+    """A number above 0, or the word auto."""
+    return text if text == "auto" else _number(text, lambda number: number > 0, "above 0, or auto")
+
+
 def share(text: str) -> float:
     """A number between 0 and 1."""
     return _number(text, lambda number: 0 < number < 1, "between 0 and 1")
@@ -114,8 +119,8 @@ def add_device(parser) -> None:
     )
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
-    """--data-path, --data-provider and how training views are made."""
+def add_data(parser: argparse.ArgumentParser, vary: bool = True) -> None:
+    """--data-path, --data-provider, how images are read; vary: and how training views are made."""
     group = parser.add_argument_group("data")
     group.add_argument(
         "--data-path",
@@ -130,6 +135,29 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="digits, images, cifar or ilsvrc (default: found from the folder)",
     )
+    if vary:
+        _add_variation(group)
+    group.add_argument(
+        "--test-fraction",
+        type=share,
+        metavar="F",
+        help="share of the images to test on where the folder has no test/ (default: 0.2)",
+    )
+    group.add_argument(
+        "--workers",
+        type=natural,
+        metavar="N",
+        help="processes that decode images; 0: none (default: as many as cores, at most 4)",
+    )
+    group.add_argument(
+        "--on-bad-image",
+        choices=("skip", "stop"),
+        help="what to do with an image that cannot be read (default: skip)",
+    )
+
+
+def _add_variation(group) -> None:
+    """How training views are made."""
     group.add_argument(
         "--crop",
         choices=("random", "corners", "centre"),
@@ -147,23 +175,6 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         type=amount,
         metavar="SD",
         help="PCA colour noise, 0: none (default: as suits the data; for photos the paper's 0.1)",
-    )
-    group.add_argument(
-        "--test-fraction",
-        type=share,
-        metavar="F",
-        help="share of the images to test on where the folder has no test/ (default: 0.2)",
-    )
-    group.add_argument(
-        "--workers",
-        type=natural,
-        metavar="N",
-        help="processes that decode images; 0: none (default: as many as cores, at most 4)",
-    )
-    group.add_argument(
-        "--on-bad-image",
-        choices=("skip", "stop"),
-        help="what to do with an image that cannot be read (default: skip)",
     )
 
 

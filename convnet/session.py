@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from convnet import ilsvrc, multiview, runfolder, scores, summary
+from convnet import features as feats
+from convnet import files, ilsvrc, multiview, runfolder, scores, summary
 from convnet.cfg import load_text
 from convnet.checkpoint import Checkpoint, CheckpointError
 from convnet.cli import UsageError, check_target
 from convnet.multiview import Multiview
 from convnet.net import Net
 from convnet.providers import DataError, DataOptions, Provider, name_for, printable, provider_class
+from convnet.providers._pictures import Pictures, has_no_classes
 from convnet.report import Report
 from convnet.sgd import sgd_step
 from convnet.sizes import Turns
@@ -187,10 +189,7 @@ def _trained(args, name: str) -> tuple[Path, Net, Provider]:
     _say_notes(notes)
     args = _as_before(copy.copy(args), _meta(saved, path))
     own = args.data_path in (None, saved.meta["data"]["path"])
-    try:
-        net = Net.from_saved(saved, args.device)
-    except ValueError as e:
-        raise CheckpointError(f"{path}: {e}") from None
+    net = _net(saved, path, args.device)
     provider = _provider(args, Source.from_dict(saved.meta["source"]), saved.meta["seed"])
     if provider.classes != net.classes:
         raise UsageError(
@@ -254,6 +253,38 @@ def _views_of(args, net: Net) -> str:
     return f"{args.multiview} views" + ("" if net.mirror else ", those without a mirror")
 
 
+def features(args) -> int:
+    """tools/features.py"""
+    if not args.out or not args.layer:
+        raise UsageError("--layer=NAME and --out=FILE.h5 are needed")
+    check_target(args.out, "--out")
+    saved, path, notes = runfolder.find(args.checkpoint)
+    _say_notes(notes)
+    args = _as_before(args, _meta(saved, path))
+    net, source = _net(saved, path, args.device), Source.from_dict(saved.meta["source"])
+    if args.mean is not None:
+        net.mean = np.full_like(net.mean, args.mean)
+    look = net.look(args.view, args.scale)
+    feats.check_look(look)
+    layers = feats.wanted(net, args.layer, look)
+    image = net.graph.shapes[net.graph.feeds[0]][1:]
+    name = args.data_provider or name_for(args.data_path)
+    if name == "images" and not args.data_provider and has_no_classes(args.data_path):
+        options = DataOptions(workers=args.workers, on_bad_image=args.on_bad_image or "skip")
+        provider = Pictures(args.data_path, *image, options)
+    else:
+        provider = _provider(args, source, saved.meta["seed"], image)
+    images, out = feats.which(provider, args.split), Path(args.out)
+    files.sweep(out.parent)
+    print(f"{path}: {args.layer} of {_count(len(images), 'image')}, view {args.view}")
+    about = feats.attributes(net, source, path, provider, layers, look, args.mean)
+    done = feats.write(out, net, provider, images, layers, look, args.dtype, args.minibatch, about)
+    provider.close()
+    left = f"; {_count(len(images) - done, 'image')} left out" if done < len(images) else ""
+    print(f"{_count(done, 'row')} in {out}{left}")
+    return 0
+
+
 def check(args) -> int:
     """tools/check.py"""
     if args.keys:
@@ -298,6 +329,14 @@ def _meta(saved: Checkpoint, path: Path) -> dict:
     if not told or "mean" not in saved.arrays["data"]:
         raise CheckpointError(f"{path}: a checkpoint, but not of a run of tools/train.py")
     return saved.meta
+
+
+def _net(saved: Checkpoint, path: Path, device: str) -> Net:
+    """The net of a loaded checkpoint; CheckpointError where its weights are of another."""
+    try:
+        return Net.from_saved(saved, device)
+    except ValueError as e:
+        raise CheckpointError(f"{path}: {e}") from None
 
 
 def _as_before(args, meta: dict):
@@ -368,11 +407,14 @@ def _edited(name: str, text: str, option: str) -> list[str]:
     return [f"{name} has changed since; the run keeps what it had (--{option}={name} to take it)"]
 
 
-def _provider(args, source: Source, seed: int) -> Provider:
-    """The data of the command line: by its name, or by what the folder looks like."""
-    size, channels = source.image_size()
+def _provider(args, source: Source, seed: int, image: tuple[int, int] | None = None) -> Provider:
+    """The data of the command line: by its name, or by what the folder looks like.
+
+    image: side and channels of what the net takes, where the net is there already.
+    """
+    size, channels = image or source.image_size()
     fields = ("crop", "mirror", "color_noise", "test_fraction", "workers", "on_bad_image")
-    given = {name: getattr(args, name) for name in fields if getattr(args, name) is not None}
+    given = {name: value for name in fields if (value := getattr(args, name, None)) is not None}
     name = args.data_provider or name_for(args.data_path)
     made = provider_class(name)
     made.name = name

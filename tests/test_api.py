@@ -45,7 +45,7 @@ def test_nothing_and_grey():
     assert net.predict([]).shape == (0, 10)
     assert net.features([], "conv") == []
     assert net.predict([images(8, 8)]).shape == (1, 10)
-    with pytest.raises(ValueError, match="must be centre, ten, full or asis"):
+    with pytest.raises(ValueError, match="must be one of centre, ten, full, warp, asis"):
         net.predict([images(8, 8, 3)], view="center")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convnet.loader import PIECE, BadImage, DataError, Loader, default_workers
+from convnet.loader import FEW, PIECE, BadImage, DataError, Loader, default_workers
 
 SHAPE = (3, 3, 2)
 
@@ -28,6 +28,11 @@ def slow(item, draw):
     """A view that takes a while."""
     time.sleep(0.02)
     return view(item, draw)
+
+
+def odd(item, draw):
+    """A view that is a list of arrays of any sizes."""
+    return [view(item, draw)[: item % 4, 1:], np.full(item * 1000, item % 251, np.uint8)]
 
 
 def pieces(n, start=0):
@@ -69,6 +74,24 @@ def test_runs_at_the_same_time_and_left_early(two):
     second.close()
     same(expected[1], collect(two.run(pieces(30, 1000))))
     same(expected[2][20:], collect(third))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_views_of_any_kind(workers):
+    """Some of them larger than what a pipe holds, and more of them under way than are asked for."""
+    work = [[(4 * i + j, 1) for j in range(FEW)] for i in range(40)] + [[(5, None)], []]
+    with Loader(odd, None, workers) as loader:
+        run = loader.run(work)
+        for piece, (made, bad) in zip(work, run, strict=True):
+            assert len(made) == len(piece)
+            assert bad == {n: f"{i} is bad" for n, (i, _) in enumerate(piece) if i % 10 == 7}
+            for n, (item, draw) in enumerate(piece):
+                if n not in bad:
+                    assert all(map(np.array_equal, made[n], odd(item, draw)))
+        if workers:
+            os.kill(loader.processes[1].pid, signal.SIGKILL)
+            with pytest.raises(DataError, match=r"a loader process \(pid \d+\) died: signal 9"):
+                list(loader.run(work))
 
 
 def test_a_mistake_in_view_is_raised(two):

@@ -252,6 +252,19 @@ class Provider:
                 found.append(None)
         return found
 
+    def seen(
+        self, which: Sequence[tuple[str, int]], look: Callable[[np.ndarray], Sequence[np.ndarray]]
+    ) -> Iterator[tuple[int, Sequence[np.ndarray]]]:
+        """(position in `which`, look(image)) of images (split, index) at full size, in order.
+
+        A bad image is left out. look may be called in another process. Raises DataError.
+        """
+        for position, (split, index) in enumerate(which):
+            try:
+                yield position, look(self._image(split, index))
+            except BadImage as e:
+                self._report(split, index, str(e))
+
     @property
     def mean(self) -> np.ndarray:
         """The mean of the centre views of (at most 10,000) training images, float32 (S, S, C)."""

@@ -7,6 +7,7 @@ formats that Pillow decodes itself are admitted (an EPS file would start Ghostsc
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,6 +146,18 @@ class Reader:
         box = (x * fx, y * fy, min(picture.width, (x + self.S) * fx),
                min(picture.height, (y + self.S) * fy))  # fmt: skip
         return crop(picture, box, self.S, mirror)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """view(path, None) of an image of any size: look(image)."""
+
+    look: Callable
+    channels: int
+
+    def __call__(self, path: str, draw: None) -> list[np.ndarray]:
+        """Views, uint8 (h, w, channels) each. Raises BadImage."""
+        return list(self.look(pixels(decode(path, self.channels)[0])))
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,21 @@ Small images that need no resizing, such as CIFAR's as files, are decoded once a
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from convnet import loader
 from convnet.cfg import nearest
-from convnet.loader import Bad, BadImage, DataError, Loader
+from convnet.loader import FEW, Bad, BadImage, DataError, Loader
 from convnet.providers import Provider, Split, fingerprint, printable, stratified
-from convnet.providers._decode import OTHER_SIZE, SUFFIXES, Reader, Whole, decode, pixels
+from convnet.providers._decode import OTHER_SIZE, SUFFIXES, Reader, Seen, Whole, decode, pixels
 from convnet.providers._memory import Frame
 
 SMALL = 64  # pixels; images with sides up to this may stay in memory
 MOST = 512 << 20  # bytes of memory for them, in both splits together
+MANY = 200  # images that are read sooner by processes, a second for their start included
 
 
 class Images(Provider):
@@ -172,6 +173,21 @@ class Images(Provider):
 
     def _image(self, split: str, index: int) -> np.ndarray:
         return pixels(decode(self._file(split, index), self.channels)[0])
+
+    def seen(
+        self, which: Sequence[tuple[str, int]], look: Callable[[np.ndarray], Sequence[np.ndarray]]
+    ) -> Iterator[tuple[int, Sequence[np.ndarray]]]:
+        """As of Provider, with worker processes."""
+        workers = self._workers if self.options.workers or len(which) >= MANY else 0
+        parts = [range(i, min(i + FEW, len(which))) for i in range(0, len(which), FEW)]
+        pieces = ([(self._file(*which[i]), None) for i in part] for part in parts)
+        with Loader(Seen(look, self.channels), None, workers) as reader:
+            for part, (made, bad) in zip(parts, reader.run(pieces)):
+                for n, position in enumerate(part):
+                    if n in bad:
+                        self._report(*which[position], bad[n])
+                    else:
+                        yield position, made[n]
 
     def close(self) -> None:
         """End the worker processes."""
