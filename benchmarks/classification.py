@@ -13,10 +13,12 @@ A run that is there already goes on where it stopped. Printed are mean and stand
 (n - 1) of the test error over the seeds, in percent.
 """
 
+import csv
 import json
 import re
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -71,6 +73,11 @@ def tool(name: str, *more: str) -> str:
     return done.stdout
 
 
+def error(labels: np.ndarray, probs: np.ndarray) -> float:
+    """Test error in percent."""
+    return 100 * (probs.argmax(1) != labels).mean()
+
+
 class Bench:
     """The runs in a folder, each trained once, and their test errors."""
 
@@ -89,10 +96,16 @@ class Bench:
                  *common, *more)  # fmt: skip
         return folder
 
-    def error(self, folders: list[Path], *more: str) -> float:
-        """The test error in percent, of the mean of several nets if there are several."""
-        out = tool("test", *folders, "--minibatch=128", *self.common, *more)
-        return float(re.findall(r"top-1 error ([\d.]+) %", out)[-1])
+    def probs(self, folder: Path, *more: str) -> tuple[np.ndarray, np.ndarray]:
+        """Labels and probabilities of the test images, by some views."""
+        with tempfile.TemporaryDirectory() as tmp:
+            path = Path(tmp) / "out.csv"
+            given = f"--predictions={path}", "--minibatch=128"
+            tool("test", folder, *given, *self.common, *more)
+            with path.open(newline="") as file:
+                head, *rows = csv.reader(file)
+        labels = np.array([head.index(row[1]) - 3 for row in rows])
+        return labels, np.array([row[3:] for row in rows], np.float64)
 
     def all(self, jobs: list) -> list:
         """Results of calls, so many at a time."""
@@ -110,11 +123,13 @@ class Bench:
             for n, s in at
         ])  # fmt: skip
         pairs = [(n, v) for n in NETS for v in VIEWS if n != "no SPP" or v not in OF_MAPS]
-        jobs = [(n, v, [s]) for n, v in pairs for s in seeds]
-        jobs += [(n, v, list(seeds)) for n, v in pairs]
-        errors = self.all([lambda n=n, v=v, s=s: self.error([at[n, i] for i in s], *VIEWS[v])
-                           for n, v, s in jobs])  # fmt: skip
-        found = {(n, v, tuple(s)): e for (n, v, s), e in zip(jobs, errors)}
+        jobs = [(n, v, s) for n, v in pairs for s in seeds]
+        made = self.all([lambda n=n, v=v, s=s: self.probs(at[n, s], *VIEWS[v]) for n, v, s in jobs])
+        made = dict(zip(jobs, made))
+        found = {(n, v, (s,)): error(*made[n, v, s]) for n, v, s in jobs}
+        for n, v in pairs:
+            mean = np.mean([made[n, v, s][1] for s in seeds], axis=0)
+            found[n, v, tuple(seeds)] = error(made[n, v, 0][0], mean)
         print(f"{'':16}" + "".join(f"{v:>15}" for v in VIEWS))
         for n in NETS:
             here = [v for v in VIEWS if (n, v) in pairs]
