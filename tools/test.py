@@ -86,9 +86,9 @@ def arguments():
 def main() -> int:
     """Parse, then hand over."""
     args = arguments()
-    from convnet import session
+    from convnet import evaluate
 
-    return session.test(args)
+    return evaluate.test(args)
 
 
 if __name__ == "__main__":
