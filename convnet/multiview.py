@@ -241,22 +241,21 @@ class Multiview:
         """(numbers of images, their views, their maps): each image once for a scale and mirror."""
         groups = defaultdict(list)
         for number, image in enumerate(images):
-            by_pass = defaultdict(list)
+            passes = defaultdict(list)
             for view in self.views(image):
-                by_pass[view.rows, view.columns, view.flip].append(view)
-            for key, found in by_pass.items():
-                groups[key].append((number, found))
+                passes[view.rows, view.columns, view.flip].append(view)
+            for (rows, columns, flip), found in passes.items():
+                groups[rows, columns].append((number, flip, found))
         size = self.net.graph.size
-        for (rows, columns, flip), members in groups.items():
+        for (rows, columns), members in groups.items():
+            members.sort(key=lambda member: member[0])  # an image and its mirror image together
             step = max(1, self.batch * size * size // (rows * columns))
             for i in range(0, len(members), step):
-                numbers, found = zip(*members[i : i + step])
-                whole = [views.resize(self._whole(images[n]), rows, columns) for n in numbers]
-                whole = [image[:, ::-1] if flip else image for image in whole]
-                self.convolved += len(whole)
-                yield numbers, found, self._convolve(whole)
-        if len(groups) > 1:
-            self.net.device.trim()  # memory for sizes that may not come again
+                numbers, flips, found = zip(*members[i : i + step])
+                whole = {n: views.resize(self._whole(images[n]), rows, columns) for n in {*numbers}}
+                seen = [whole[n][:, ::-1] if flip else whole[n] for n, flip in zip(numbers, flips)]
+                self.convolved += len(seen)
+                yield numbers, found, self._convolve(seen)
 
     def _convolve(self, whole: list[np.ndarray]):
         """The maps of images of one size; these images themselves where views are cut from them."""
