@@ -32,6 +32,7 @@ def arguments():
 
 def step(args) -> None:
     """Build the net, say so, train on one batch, say so."""
+    from convnet.ahead import compile_kernels
     from convnet.engine import Ours
     from convnet.net import Net
 
@@ -39,6 +40,7 @@ def step(args) -> None:
     graph = job.graph()
     engine, batch = Ours(Net(graph, seed=job.seed), job.threads), job.noise(graph)
     print("ready", flush=True)
+    compile_kernels(engine.net, args.batch, lambda line: print(line, file=sys.stderr))
     engine.train(*batch)
     print("trained", flush=True)
 

@@ -15,11 +15,12 @@ are handed over as T, ints as int, so that a kernel in float32 computes in float
 is divided by is a Div there, an int that divides quickly.
 """
 
+import contextlib
 import functools
 import inspect
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numba
@@ -51,6 +52,7 @@ HOME = Path(__file__).resolve().parents[1]  # of convnet/ and layers/
 BLOCK = 256
 LIMIT = 2**31 - BLOCK * 2**16  # an index, and one step of FOR beyond it, fits an int
 
+_noting = threading.local()
 _one_at_a_time = threading.Lock()  # workqueue runs one parallel kernel at a time
 
 
@@ -100,12 +102,6 @@ class Kernel:
     def symbol(self) -> str:
         """The name of the CUDA body for the compiler, which has an rnorm of its own."""
         return f"convnet_{self.name}"
-
-    @property
-    def on_disk(self) -> bool:
-        """Whether an earlier process has left the compiled CPU body where this one finds it."""
-        folder = self.on_cpu.stats.cache_path
-        return bool(folder) and any(Path(folder).glob(f"*.{self.name}-*.nbi"))
 
     def __getitem__(self, n: int) -> Callable:
         return lambda *args: self.launch(n, args)
@@ -200,6 +196,22 @@ def helper(**options) -> Callable:
     return jit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)
 
 
+def on_disk(compiled: Callable, types: tuple) -> bool | None:
+    """Whether an earlier process has left a body, compiled for these types; None: it cannot."""
+    index = getattr(compiled._cache, "_cache_file", None)
+    return index and any(key[0] == types for key in index._load_index())
+
+
+@contextlib.contextmanager
+def noted() -> Iterator[dict[tuple, None]]:
+    """Kernels that this thread calls do nothing; the keys are (body, types of its arguments)."""
+    _noting.calls = {}
+    try:
+        yield _noting.calls
+    finally:
+        _noting.calls = None
+
+
 @functools.cache
 def start_pool() -> None:
     """Numba's pool, whose symbols prange needs, is there once somebody has asked for its size."""
@@ -208,6 +220,9 @@ def start_pool() -> None:
 
 def run(compiled: Callable, *args) -> None:
     """Run a compiled body on all threads."""
+    if (calls := getattr(_noting, "calls", None)) is not None:
+        calls[compiled, tuple(map(compiled.typeof_pyval, args))] = None
+        return
     start_pool()
     with _one_at_a_time:
         compiled(*args)
@@ -215,7 +230,10 @@ def run(compiled: Callable, *args) -> None:
 
 def cpu_kernel(body: Callable) -> Callable:
     """A kernel of a fast variant: it runs on a CPU alone, with scalars as they are given."""
-    return functools.update_wrapper(functools.partial(run, shared(body)), body)
+    compiled = shared(body)
+    found = functools.update_wrapper(functools.partial(run, compiled), body)
+    found.on_cpu = compiled
+    return found
 
 
 def kernel(cuda: str) -> Callable[[Callable], Kernel]:

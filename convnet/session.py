@@ -8,12 +8,12 @@ import numpy as np
 
 from convnet import features as feats
 from convnet import files, given, runfolder, summary
+from convnet.ahead import compile_kernels
 from convnet.cli import UsageError, check_target
 from convnet.net import Net
 from convnet.providers import DataError, DataOptions, name_for
 from convnet.providers._pictures import Pictures, has_no_classes
 from convnet.report import Report
-from convnet.sgd import sgd_step
 from convnet.sizes import Turns
 from convnet.source import Source
 from convnet.train import Plan, Run
@@ -93,9 +93,8 @@ def _train(run: Run) -> int:
         )
         return 0
     began, report = time.perf_counter(), Report(run)
-    if not sgd_step.on_disk and run.net.device.name == "cpu":
-        report.say("compiling the kernels of the net; this takes a while, at the first start only")
     try:
+        compile_kernels(run.net, run.plan.minibatch, report.say)
         run.train(report)
     finally:
         report.close()
