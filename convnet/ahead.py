@@ -21,14 +21,15 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import numba
 import numpy as np
 
 from convnet import kernel, machine
 from convnet.device import Cpu
+from convnet.engine import Ours
 from convnet.net import Net
-from convnet.sgd import Sgd
 
-MOST = 4  # processes; each takes some 400 MB, and there are two or three kernels that take longest
+MOST = 4  # processes, of some 300 MB each
 
 
 class Job(NamedTuple):
@@ -67,7 +68,7 @@ def compile_kernels(net: Net, cases: int, say: Callable[[str], None] = print) ->
         for body, types in compiled
         if kernel.on_disk(body, types) is False
     ]
-    if len(jobs) < 1:
+    if not jobs:
         if any(kernel.on_disk(body, types) is None for body, types in compiled):
             say("compiling the kernels of the net, at each start: there is no folder to keep them "
                 "in; NUMBA_CACHE_DIR=DIR names one")  # fmt: skip
@@ -89,14 +90,9 @@ def _step_kernels(net: Net, cases: int) -> list[tuple]:
         layer: {name: ghost.device.empty(w.shape, w.dtype) for name, w in arrays.items()}
         for layer, arrays in net.weights.items()
     }
-    image = net.graph.shapes[net.graph.feeds[0]]
+    images = ghost.device.empty((cases, *net.graph.shapes[net.graph.feeds[0]]))
     with kernel.noted() as calls, np.errstate(all="ignore"):
-        given = ghost.feed(ghost.device.empty((cases, *image)), np.zeros(cases))
-        outs, tape = ghost.fprop(given, net.graph.costs, train=True)
-        gradients = ghost.bprop(tape, ghost.cost_gradients(outs), lazy=True)
-        sgd = Sgd(ghost)
-        sgd.first_not_finite(gradients)
-        sgd.update(gradients, cases, 0.0)
+        Ours(ghost, numba.get_num_threads()).train(images, np.zeros(cases))
     return list(calls)
 
 

@@ -153,23 +153,30 @@ def jit(**options) -> Callable:
         if path.is_file():  # in a notebook it is none, and Numba finds a stamp of its own
             # Numba's own stamp is that of the file alone in which the body stands.
             compiled._cache._cache_file._source_stamp = stamps(path)
-        forget_the_unreadable(compiled._cache._cache_file)
+        forgive(compiled._cache._cache_file)
         return compiled
 
     return wrap
 
 
-def forget_the_unreadable(cache_file) -> None:
-    """Let Numba compile anew where its index of a file names a class that has moved since."""
-    load = cache_file._load_index
+def forgive(cache_file) -> None:
+    """Let Numba compile anew what its cache does not give back, and go on where it takes no more.
 
-    def careful():
+    An index of a file may name a class that has moved since; the disk may be full.
+    """
+    load, save = cache_file._load_index, cache_file.save
+
+    def careful_load():
         try:
             return load()
         except (AttributeError, ImportError):
             return {}
 
-    cache_file._load_index = careful
+    def careful_save(key, data):
+        with contextlib.suppress(OSError):
+            save(key, data)
+
+    cache_file._load_index, cache_file.save = careful_load, careful_save
 
 
 @functools.cache

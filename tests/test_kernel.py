@@ -1,6 +1,7 @@
 """What kernels are compiled with: prange, and the cache on disk."""
 
 import ast
+import errno
 import os
 import pickle
 import shutil
@@ -135,6 +136,22 @@ def test_the_cache_sees_an_edit_of_a_helper(tmp_path):
     index[-1].write_bytes(pickle.dumps(numba.__version__) + b"clayers.user\nGone\n.")
     done = subprocess.run(run, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0 and float(done.stdout) == value, done.stderr
+
+
+def test_a_kernel_runs_that_a_full_disk_does_not_take(monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(numba.core.caching.IndexDataCacheFile, "_save_data", full)
+
+    @cpu_kernel
+    def five(x):
+        for i in prange(x.size):
+            x[i] = 5
+
+    x = np.zeros(3)
+    five(x)
+    assert (x == 5).all() and five.on_cpu.stats.cache_misses
 
 
 def test_division_by_a_product():
