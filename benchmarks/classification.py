@@ -3,9 +3,10 @@
 python benchmarks/classification.py --data-path=cifar10/ --runs=runs/classification
 python benchmarks/classification.py --data-path=cifar10/ --runs=runs/recipes --part=recipes
 
-views    cifar10_nospp.cfg and cifar10_spp.cfg, the latter at one size, at two in turn and at sizes
-         drawn from a range; each with several seeds. Each net is tested with one view, with ten of
-         images and of maps, with 96+2 and the whole image; then the mean of the nets of all seeds.
+views    cifar10_nospp.cfg and cifar10_spp.cfg, the latter at one size, at two in turn, at sizes
+         drawn from a range, and without the padding of its convolutions; each with several seeds.
+         Each net is tested with one view, with ten of images and of maps, with 96+2 and the whole
+         image; then the mean of the nets of all seeds.
 recipes  cuda-convnet's own: 26 % in 10 epochs, 18 % in 140 (cifar10_26pct.cfg, cifar10_18pct.cfg).
 
 A run that is there already goes on where it stopped; what was predicted is kept in its folder.
@@ -25,11 +26,14 @@ import numpy as np
 from convnet import cli, machine, options
 from convnet.cli import UsageError
 
+# Its map in front of the pyramid is 3x3, and what a view sees ends at the view's border.
+UNPADDED = [*(f"--set=conv{i}.padding=0" for i in range(1, 6)), "--set=spp.levels=3,2,1"]
 NETS = {
     "no SPP": ["cifar10_nospp"],
     "SPP, one size": ["cifar10_spp"],
     "SPP, 32 and 24": ["cifar10_spp", "--sizes=32,24"],
     "SPP, 24 to 32": ["cifar10_spp", "--sizes=24:32"],
+    "SPP, no padding": ["cifar10_spp", *UNPADDED],
 }
 VIEWS = {
     "1 view": [],
@@ -52,7 +56,7 @@ def arguments():
         "--runs", type=Path, required=True, metavar="DIR", help="folder of the runs"
     )
     parser.add_argument("--part", choices=("views", "recipes"), default="views")
-    parser.add_argument("--only", metavar="NAME", help="of the recipes: '26 %%' or '18 %%'")
+    parser.add_argument("--only", metavar="NAME", help="one row: 'SPP, one size', '26 %%' ...")
     parser.add_argument("--seeds", type=options.positive, default=3, metavar="N")
     parser.add_argument("--epochs", type=options.positive, default=12, metavar="N")
     parser.add_argument("--minibatch", type=options.positive, default=64, metavar="N")
@@ -110,17 +114,23 @@ class Bench:
         with ThreadPoolExecutor(self.args.jobs) as pool:
             return list(pool.map(lambda job: job(), jobs))
 
+    def chosen(self, rows: dict) -> list[str]:
+        """The rows of a table that are asked for. UsageError where it has no such row."""
+        if self.args.only not in (None, *rows):
+            raise UsageError(f"--only={self.args.only}: it is one of {', '.join(rows)}")
+        return [self.args.only] if self.args.only else list(rows)
+
     def views(self) -> None:
         """The table of nets and views."""
-        a, seeds = self.args, range(self.args.seeds)
+        a, nets, seeds = self.args, self.chosen(NETS), range(self.args.seeds)
         more = ["--color-noise=0", f"--minibatch={a.minibatch}"]
         at = {(n, s): (a.runs / f"{re.sub(r'[^a-z0-9]+', '_', n.lower())}_{s}").resolve()
-              for n in NETS for s in seeds}  # fmt: skip
+              for n in nets for s in seeds}  # fmt: skip
         self.all([
             lambda n=n, s=s: self.train(at[n, s], NETS[n][0], s, a.epochs, *NETS[n][1:], *more)
             for n, s in at
         ])  # fmt: skip
-        pairs = [(n, v) for n in NETS for v in VIEWS if n != "no SPP" or v not in OF_MAPS]
+        pairs = [(n, v) for n in nets for v in VIEWS if n != "no SPP" or v not in OF_MAPS]
         jobs = [(n, v, s) for n, v in pairs for s in seeds]
         made = self.all([lambda n=n, v=v, s=s: self.probs(at[n, s], v) for n, v, s in jobs])
         made = dict(zip(jobs, made))
@@ -129,7 +139,7 @@ class Bench:
             mean = np.mean([made[n, v, s][1] for s in seeds], axis=0)
             found[n, v, tuple(seeds)] = error(made[n, v, 0][0], mean)
         print(f"{'':16}" + "".join(f"{v:>15}" for v in VIEWS))
-        for n in NETS:
+        for n in nets:
             here = [v for v in VIEWS if (n, v) in pairs]
             each = {v: [found[n, v, (s,)] for s in seeds] for v in here}
             cells = {v: f"{np.mean(e):.2f} +- {np.std(e, ddof=1):.2f}" for v, e in each.items()}
@@ -158,7 +168,7 @@ class Bench:
 
     def recipes(self) -> None:
         """cuda-convnet's published errors, and ours."""
-        names = [self.args.only] if self.args.only else list(RECIPES)
+        names = self.chosen(RECIPES)
         jobs = [(n, s) for n in names for s in range(self.args.seeds)]
         errors = self.all([lambda n=n, s=s: self.recipe(n, s) for n, s in jobs])
         for name in names:
