@@ -14,14 +14,23 @@ class UsageError(Exception):
     """An option cannot be as it is; one line that says why."""
 
 
-def check_target(path: str, option: str) -> None:
-    """Before the work is done: UsageError where a file for its result could not be written."""
+def check_target(path: str, option: str, *reads: str | Path) -> None:
+    """Before the work is done: UsageError where a file for its result could not be written.
+
+    reads: the files that the work is done from, which it must not take the place of.
+    """
     if Path(path).is_dir():
         raise UsageError(f"{option}={path}: is a folder; name a file")
     if not Path(path).parent.is_dir():
         raise UsageError(f"{option}={path}: there is no folder {Path(path).parent}")
-    target = Path(path)
+    target = Path(path).resolve()
+    if any(target == Path(other).resolve() for other in reads):
+        raise UsageError(f"{option}={path}: is read from; name another file")
     new = not target.exists()
+    if not new and not target.is_file():
+        raise UsageError(f"{option}={path}: is no regular file")
+    if not os.access(target.parent, os.W_OK):  # where it is written before it takes its place
+        raise UsageError(f"{option}={path}: the folder {target.parent} cannot be written to")
     try:
         target.open("a").close()
     except OSError as e:

@@ -11,7 +11,7 @@ from convnet.net import Net
 def test(args) -> int:
     """tools/test.py"""
     if args.predictions:
-        check_target(args.predictions, "--predictions")
+        check_target(args.predictions, "--predictions", *_files_of(args))
     plan, found = _plan(args), []
     if len(args.checkpoints) > 1:
         _check_same(args, plan)
@@ -31,6 +31,8 @@ def test(args) -> int:
     indices, probs = scores.average(found) if len(found) > 1 else found[0]
     if len(found) > 1:
         print(f"average of {len(found)} nets")
+    if len(indices) < test.size:
+        print(f"{len(indices):,} of {test.size:,} images could be read, and count")
     scores.print_scores(probs, test.labels[indices], classes)
     keys = [test.keys[i] for i in indices]
     if args.predictions:
@@ -38,6 +40,11 @@ def test(args) -> int:
     if submission:
         submission.write(probs, keys)
     return 0
+
+
+def _files_of(args) -> list[Path]:
+    """The checkpoints, where they are named as files."""
+    return [Path(name) for name in args.checkpoints if Path(name).is_file()]
 
 
 def _check_same(args, plan: multiview.Plan | None) -> None:
@@ -66,7 +73,14 @@ def _plan(args) -> multiview.Plan | None:
     if args.multiview and args.views:
         raise UsageError("--multiview and --views both say which views; give one of them")
     if not (args.multiview or args.views):
+        alone = next((n for n in ("views_of", "semantics") if getattr(args, n)), None)
+        if alone:
+            raise UsageError(f"--{alone.replace('_', '-')}: goes with --multiview or --views")
         return None
+    if args.semantics and args.views_of == "images":
+        raise UsageError(
+            f"--semantics={args.semantics}: is about views of maps, not of --views-of=images"
+        )
     try:
         return multiview.read_plan(args.views) if args.views else multiview.plan(args.multiview)
     except (OSError, UnicodeDecodeError) as e:
@@ -81,7 +95,7 @@ def _look(args, path: Path, net: Net, plan: multiview.Plan | None) -> Multiview 
     if plan is None:
         return None
     try:
-        return Multiview(net, plan, args.semantics, args.views_of, args.minibatch)
+        return Multiview(net, plan, args.semantics or "crop", args.views_of, args.minibatch)
     except ValueError as e:
         raise UsageError(f"{path}: {e}") from None
 

@@ -267,7 +267,7 @@ def read(path: str | Path, layer: str | None = None) -> Features:
             return _read(file, layer)
     except (DataError, UsageError) as e:
         raise type(e)(f"{path}: {e}") from None
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError, LookupError) as e:
+    except (OSError, RuntimeError, ValueError, TypeError, AttributeError, LookupError) as e:
         why = " ".join(str(e).split())[:150]
         raise DataError(f"{path}: damaged, or no file of tools/features.py ({why})") from None
 
@@ -292,15 +292,18 @@ def _read(file: h5py.File, layer: str | None) -> Features:
     if len({*counts.values(), len(splits)}) > 1:
         told = ", ".join(f"{n} {word}" for word, n in counts.items())
         raise DataError(f"its rows do not belong together: {told}")
-    rows = found[:].astype(np.float32)
+    if names.ndim != 1 or labels.ndim != 1 or splits.ndim != 1 or 0 in found.shape[1:]:
+        raise DataError("its rows are of no use: one name, label, split and some numbers for each")
+    rows = found[:].astype(np.float32, copy=False)
     if about["view"] == "ten":
         rows = rows.mean(1, dtype=np.float32)
     rows = rows.reshape(len(rows), -1)
     if not np.isfinite(rows).all():
         raise DataError("its features are not finite")
     labels, classes = labels[:].astype(np.int64), list(about["classes"])
-    if len(labels) and not -1 <= labels.min() <= labels.max() < max(1, len(classes)):
-        raise DataError(f"it has a label {labels.max()} but {len(classes)} classes")
+    wrong = labels[(labels < -1) | (labels >= max(1, len(classes)))]
+    if len(wrong):
+        raise DataError(f"it has a label {wrong[0]} but {len(classes)} classes")
     return Features(rows, [*names.asstr()[:]], labels, splits[:].astype(np.int64), classes, about)
 
 

@@ -39,6 +39,7 @@ def replacing(path: Path) -> Iterator[IO]:
     Written beside it, synced, renamed, the folder synced. Where that raises, or the caller does,
     the old file is as it was and nothing is left beside it.
     """
+    path = path.resolve()  # a link stays one
     part = path.parent / f".{os.getpid()}-{secrets.token_hex(4)}.part"
     try:
         with part.open("x+b") as file:

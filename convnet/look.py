@@ -17,7 +17,8 @@ class Look:
     centre  the size x size pixels in the middle of the fitted image; of an image that has this very
             size, and where no scale is given, the image itself
     ten     the centre, the corners and their mirror images, or without these if it may not mirror
-    full    the whole fitted image
+    full    the whole fitted image; of an image that has this very size, and where no scale is
+            given, the image with the border that its ten views are cut from
     warp    the whole image at size x size, or scale x scale, whatever its shape
     asis    the image
 
@@ -40,7 +41,7 @@ class Look:
             warped = self.scale or size
             return [views.resize(image, warped, warped)]
         if self.name == "full":
-            return [views.fit(image, side)]
+            return [views.bordered(image, size // 8) if exact else views.fit(image, side)]
         if self.name == "centre":
             return [views.centre(views.fit(image, side), size)]
         if self.name == "ten":

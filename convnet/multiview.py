@@ -12,6 +12,7 @@ A net without a pyramid, or views="images", has every view cut from the image in
 from its first layer on.
 """
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -22,12 +23,21 @@ import numpy as np
 
 from convnet import views
 from convnet.geometry import cells, field
+from convnet.graph import FLOAT, bytes_of, memory_of_computer
 from convnet.net import Net
 from convnet.work import needed
 
 SCALES = (224, 256, 300, 360, 448, 560)  # of the 96 views, where images are fitted to 256
 NAMES = ("10", "96", "96+2", "full")
 WINDOWS = 256  # views that go through the fc layers together
+
+
+class ImageError(ValueError):
+    """The views of one of several images cannot be had; `number` says of which."""
+
+    def __init__(self, number: int, why: ValueError):
+        super().__init__(str(why))
+        self.number = number
 
 
 class View(NamedTuple):
@@ -97,7 +107,7 @@ def _square(rows: int, columns: int, y: int, x: int, S: int) -> View:
 
 ROW = re.compile(
     r"(\d{1,5})\s+(full|(\d{1,5}|left|centre|right),(\d{1,5}|top|middle|bottom),"
-    r"(\d{1,5})x(\d{1,5}))\s+([01])\s+(\d+\.?\d*)"
+    r"([1-9]\d{0,4})x([1-9]\d{0,4}))\s+([01])\s+(\d{1,6}\.?\d{0,9})"
 )
 FORM = "scale left,top,widthxheight flip weight, as in '256 centre,middle,224x224 0 1', or full"
 
@@ -188,11 +198,27 @@ class Multiview:
         self.convolved = self.passes = 0  # images convolved, views that went through the fc layers
 
     def views(self, image: np.ndarray) -> list[View]:
-        """The views of an image (h, w, C). ValueError where one lies outside."""
+        """The views of an image (h, w, C). ValueError where one lies outside or is too large."""
         h, w = self._whole(image).shape[:2]
         size = self.net.graph.size
         found = self.plan(h, w, size, h if image.shape[:2] == (size, size) else self.net.resize_to)
+        for rows, columns in {(v.rows, v.columns) for v in found}:
+            self._check_memory(rows, columns)
         return found if self.net.mirror else [v for v in found if not v.flip]
+
+    def _check_memory(self, rows: int, columns: int) -> None:
+        """ValueError where the maps of an image of this size cannot be held."""
+        graph, have = self.net.graph, memory_of_computer()
+        if have is None or rows * columns * FLOAT * graph.shapes[self.source][2] < have // 1000:
+            return
+        shapes = {self.source: (rows, columns, graph.shapes[self.source][2])}
+        shapes = graph.shapes_at(shapes, self.before)
+        most = max(shapes, key=lambda name: math.prod(shapes[name]))
+        if FLOAT * math.prod(shapes[most]) > have:
+            raise ValueError(
+                f"a view at {columns}x{rows} takes {bytes_of(FLOAT * math.prod(shapes[most]))} in "
+                f"[{most}]; this computer has {bytes_of(have)} of memory"
+            )
 
     def _whole(self, image: np.ndarray) -> np.ndarray:
         """The image of which views are rectangles: one of the net's own side has a border."""
@@ -200,7 +226,10 @@ class Multiview:
         return views.bordered(image, size // 8) if image.shape[:2] == (size, size) else image
 
     def predict(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Probabilities (N, classes), the weighted means over the views of each image."""
+        """Probabilities (N, classes), the weighted means over the views of each image.
+
+        Raises ImageError for an image whose views cannot be had.
+        """
         classes = int(np.prod(self.net.graph.shapes[self.net.output]))
         sums, weights = np.zeros((len(images), classes)), np.zeros((len(images), 1))
         for found, share, probs in self._run(images):
@@ -242,7 +271,11 @@ class Multiview:
         groups = defaultdict(list)
         for number, image in enumerate(images):
             passes = defaultdict(list)
-            for view in self.views(image):
+            try:
+                seen = self.views(image)
+            except ValueError as e:
+                raise ImageError(number, e) from None
+            for view in seen:
                 passes[view.rows, view.columns, view.flip].append(view)
             for (rows, columns, flip), found in passes.items():
                 groups[rows, columns].append((number, flip, found))

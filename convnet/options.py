@@ -43,8 +43,9 @@ def amount(text: str) -> float:
 
 
 def positive_or_auto(text: str) -> float | str:
-    """A number above 0, or the word auto."""
-    return text if text == "auto" else _number(text, lambda number: number > 0, "above 0, or auto")
+    """A number from 1e-6 to 1e6, beyond which no SVM gets far, or the word auto."""
+    which = "from 1e-6 to 1e6, or auto"
+    return text if text == "auto" else _number(text, lambda number: 1e-6 <= number <= 1e6, which)
 
 
 def share(text: str) -> float:

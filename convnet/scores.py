@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from convnet import files
 from convnet.cli import UsageError
-from convnet.multiview import Multiview
+from convnet.multiview import ImageError, Multiview
 from convnet.net import Net
 from convnet.providers import DataError, Provider, printable
 
@@ -67,7 +69,10 @@ def _many_views(look: Multiview, provider: Provider, minibatch: int) -> Iterator
         if read:
             try:
                 yield read, look.predict(list(read.values()))
-            except ValueError as e:  # a view outside an image
+            except ImageError as e:
+                where = provider.test.keys[list(read)[e.number]]
+                raise UsageError(f"{printable(where)}: {e}") from None
+            except ValueError as e:  # a view that the net cannot take
                 raise UsageError(str(e)) from None
 
 
@@ -115,16 +120,17 @@ def errors(probs: np.ndarray, mine: np.ndarray, k: int) -> np.ndarray:
 
 def write_csv(path: Path, probs, labels, keys, classes: list[str]) -> None:
     """One row an image: name, label, prediction, then the probability of every class."""
-    beside = path.with_name(path.name + ".tmp")
     try:
-        with beside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with files.replacing(path) as raw:
+            how = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
+            file = io.TextIOWrapper(raw, **how)
             out = csv.writer(file)
             out.writerow(["image", "label", "prediction", *classes])
             for key, label, row in zip(keys, labels, probs):
                 best, own = classes[row.argmax()], classes[label] if label >= 0 else ""
                 out.writerow([key, own, best, *(f"{p:.6g}" for p in row)])
-        beside.replace(path)
+            file.flush()
+            file.detach()
     except OSError as e:
-        beside.unlink(missing_ok=True)
-        raise UsageError(f"--predictions={path}: {e.strerror.lower()}") from None
+        raise UsageError(f"--predictions={path}: not written, {files.advice(e)}") from None
     print(f"predictions are in {path}")

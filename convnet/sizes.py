@@ -2,7 +2,8 @@
 
 Several networks that share all weights, one for each layer definition; or one network whose
 pyramid takes maps of any size, at the sides of --sizes. They take turns by epochs or by batches.
-The view of a smaller side is the one of the first network, resized. Tests are at the first side.
+The view of a smaller side is the one of the first network, resized. Tests are at the imgSize of
+the first.
 """
 
 import copy
@@ -16,6 +17,7 @@ import numpy as np
 from convnet.cfg import CfgError, Note
 from convnet.cli import UsageError
 from convnet.graph import Graph, dims
+from convnet.layer import Layer
 from convnet.net import Net
 
 SWITCHES = ("epoch", "batch")
@@ -42,8 +44,8 @@ class Turns:
         self.by_batch, self.drawn = switch == "batch", ":" in sizes
         self.seed, self.notes = net.seed, []
         sides = _sides(sizes) if sizes else [net.graph.size]
-        if sizes and len(sides) > 1:
-            self.notes = [note for side in sides for note in _check_side(net.graph, side, sizes)]
+        if sizes:
+            self.notes = list(_check_sides(net.graph, sides, sizes))
         self.turns = [Turn(net, side) for side in sides]
         for graph in graphs:
             check_shared(net.graph, graph)
@@ -91,8 +93,27 @@ def _sides(text: str) -> list[int]:
     return sides
 
 
-def _check_side(graph: Graph, side: int, text: str) -> Iterator[str]:
-    """UsageError if a net cannot run at this side; notes where windows would not be n x n."""
+def _check_sides(graph: Graph, sides: list[int], text: str) -> Iterator[str]:
+    """UsageError if a net cannot run at a side; notes where windows would not be n x n.
+
+    One note for each n of each layer, of the first side where it is so.
+    """
+    found: dict[tuple, list] = {}
+    for side in sides:
+        for name, a, n in _not_square(graph, side, text):
+            found.setdefault((name, n), []).append((side, a))
+    for (name, n), at in found.items():
+        side, a = at[0]
+        more = f" (and so at {len(at) - 1} more of the sizes)" if len(at) > 1 else ""
+        made = f"{windows(a, n)}x{windows(a, n)}"
+        yield (
+            f"at {side}x{side} [{name}] reads {a}x{a}, where sliding windows would give {made}, "
+            f"not {n}x{n}{more}: it has the bins of type=spp"
+        )
+
+
+def _not_square(graph: Graph, side: int, text: str) -> Iterator[tuple[str, int, int]]:
+    """(layer, side of its map, n) of levels whose windows would not be n x n at a side."""
     first, _, channels = graph.shapes[graph.feeds[0]]
     if side > first:
         raise UsageError(
@@ -104,16 +125,9 @@ def _check_side(graph: Graph, side: int, text: str) -> Iterator[str]:
         shapes = graph.shapes_at({**given, graph.feeds[0]: (side, side, channels)})
     except ValueError as e:
         raise UsageError(f"--sizes={text}: at {side}x{side}: {e}") from None
-    seen = set()
     for l in graph.layers:
         a = shapes[l.reads[0]][0] if l.reads else 0
-        for n in l.bins():
-            if windows(a, n) != n and (a, n) not in seen:
-                seen.add((a, n))
-                yield (
-                    f"at {side}x{side} [{l.name}] reads {a}x{a}, where sliding windows would give "
-                    f"{windows(a, n)}x{windows(a, n)}, not {n}x{n}: it has the bins of type=spp"
-                )
+        yield from ((l.name, a, n) for n in l.bins() if windows(a, n) != n)
 
 
 def windows(a: int, n: int) -> int:
@@ -130,6 +144,8 @@ def check_shared(first: Graph, other: Graph) -> None:
         asked, there = other.asked(l), theirs.pop(l.name, None)
         if there is None and asked:
             notes.append(l.section.wrong("has weights, but is not in the first network"))
+        if l.name in first.by_name:
+            notes += _other_meaning(first.by_name[l.name], l)
         for name, weight in asked.items() if there is not None else ():
             if name not in there or there[name].shape != weight.shape:
                 before = dims(there[name].shape) if name in there else "none"
@@ -145,6 +161,23 @@ def check_shared(first: Graph, other: Graph) -> None:
         notes.append(other.layers[0].section.wrong("takes other channels than the first network"))
     if notes:
         raise CfgError(notes)
+
+
+SAME = ("type", "inputs", "neuron", "pool", "levels")  # what gives shared weights their meaning
+
+
+def _other_meaning(first: Layer, other: Layer) -> list[Note]:
+    """A note for each key that would have the same weights mean something else."""
+    pairs = [(key, first.section.get(key, ""), other.section.get(key, "")) for key in SAME]
+    return [
+        other.section.wrong(f"{key}={now or '(none)'}, in the first network {then or '(none)'}")
+        for key, then, now in pairs
+        if _split(then) != _split(now)
+    ]
+
+
+def _split(value: str) -> list[str]:
+    return [item.strip() for item in value.split(",")]
 
 
 def _why(first: Graph, other: Graph, l) -> str:

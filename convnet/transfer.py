@@ -43,7 +43,7 @@ def classify(args) -> int:
     if alone:
         raise UsageError(f"--{alone.replace('_', '-')}: goes with --per-class or --caltech")
     if args.json:
-        check_target(args.json, "--json")
+        check_target(args.json, "--json", args.features)
     svm.check()
     found = features.read(args.features, args.layer)
     rows = svm.normalised(found.rows) if args.norm == "l2" else found.rows
@@ -200,7 +200,10 @@ def _mean_accuracy(scores: np.ndarray, truth: np.ndarray) -> float:
 
 
 def _check_labels(args, found: Features) -> None:
-    if len(found.classes) < 2 or (found.labels < 0).all():
+    if len(found.classes) == 1:
+        only = printable(found.classes[0])
+        raise DataError(f"{args.features}: has one class only, {only}; there is nothing to tell")
+    if not found.classes or (found.labels < 0).all():
         raise DataError(
             f"{args.features}: has no labels; --voc=VOCdevkit/VOC2007 gives those of VOC, folders "
             "with the names of the classes give others"

@@ -248,6 +248,9 @@ def test_views_that_the_tool_names(runs, tmp_path):
         (["--multiview", "--views=x"], "--multiview and --views both say which views"),
         (["--multiview=12"], "invalid choice: '12'"),
         (["--multiview=96", "--semantics=mine"], "invalid choice: 'mine'"),
+        (["--semantics=paper"], "--semantics: goes with --multiview or --views"),
+        (["--views-of=maps"], "--views-of: goes with --multiview or --views"),
+        (["--multiview", "--views-of=images", "--semantics=paper"], "is about views of maps"),
     ],
 )
 def test_options_that_cannot_be(runs, options, why):
@@ -259,8 +262,32 @@ def test_views_that_the_photos_do_not_have(runs, tmp_path):
     (tmp_path / "v.txt").write_text("40 30,0,16x16 0 1\n")
     target = tmp_path / "out.csv"
     done = call("test", runs / "1", f"--views={tmp_path}/v.txt", f"--predictions={target}")
-    assert done.code == 2 and f"{tmp_path}/v.txt:1: 30,0,16x16 is outside" in done.err
+    where = f"ant/5.png: {tmp_path}/v.txt:1: 30,0,16x16 is outside"
+    assert done.code == 2 and where in done.err
     assert not target.exists()
+
+
+def test_a_view_that_no_memory_holds(runs, tmp_path):
+    (tmp_path / "v.txt").write_text("99999 full 0 1\n")
+    done = call("test", runs / "1", f"--views={tmp_path}/v.txt")
+    assert done.code == 2 and "a view at " in done.err and "of memory" in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_the_whole_image_of_the_nets_own_size(runs):
+    """One border, whoever looks: tools/test.py --multiview=full and Net.predict(view="full")."""
+    net = Net.from_checkpoint(runs / "1")
+    side = net.graph.size
+    images = np.random.default_rng(0).integers(0, 256, (3, side, side, 3), np.uint8)
+    many = Multiview(net, plan("full")).predict(list(images))
+    np.testing.assert_allclose(many, net.predict(images, view="full"), rtol=1e-5)
+
+
+def test_a_number_behind_multiview(runs):
+    """As --help writes it; a checkpoint may stand behind it as well."""
+    for words in ["--multiview", "96", runs / "1"], ["--multiview", runs / "1"]:
+        done = call("test", *words)
+        assert done.code == 0 and f"{96 if '96' in words else 10} views" in done.out
 
 
 def test_nets_that_cannot_be_averaged(runs):

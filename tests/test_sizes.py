@@ -170,13 +170,36 @@ def test_a_net_without_a_pyramid_takes_one_size(tmp_path):
 
 def test_a_note_where_windows_would_not_be_n_x_n():
     net = Net(Source("n.cfg", TINY.replace("3,2,1", "6,3")).graph({0: (16, 16, 1)}, 10))
+    whole = "at 10x10 [spp] reads 10x10, where sliding windows would give 9x9, not 6x6: it has the "
+    assert Turns(net, sizes="10").notes == [whole + "bins of type=spp"]
     assert Turns(net, sizes="16,10").notes == [
-        "at 16x16 [spp] reads 16x16, where sliding windows would give 8x8, not 6x6: it has the "
-        "bins of type=spp",
-        "at 10x10 [spp] reads 10x10, where sliding windows would give 9x9, not 6x6: it has the "
-        "bins of type=spp",
+        "at 16x16 [spp] reads 16x16, where sliding windows would give 8x8, not 6x6 (and so at 1 "
+        "more of the sizes): it has the bins of type=spp",
     ]
     assert Turns(net).notes == []
+
+
+@pytest.mark.parametrize(
+    "size,why", [("17", "17 is more than the 16"), ("0", "must be sides as in")]
+)
+def test_one_size_is_checked_as_several_are(size, why, tmp_path):
+    cfg = tiny(tmp_path, TINY)
+    done = call("train", f"--layer-def={cfg}", f"--sizes={size}", f"--save-path={tmp_path}/run")
+    assert done.code == 2 and why in done.err and done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("key,now", [("levels=3,2,1", "levels=1,2,3"), ("pool=max", "pool=avg")])
+def test_networks_whose_weights_mean_something_else(tmp_path, key, now):
+    """Shapes are equal, but each number of fc1 would belong to another bin, or to a mean."""
+    big, small = (tmp_path / name for name in ("big", "small"))
+    for folder, text in (big, TINY), (small, TINY.replace(key, now)):
+        folder.mkdir()
+        tiny(folder, text)
+    names = ",".join(str(next(folder.glob("*.cfg"))) for folder in (big, small))
+    done = call("train", f"--layer-def={names}", f"--save-path={tmp_path}/run")
+    assert done.code == 2 and f"[spp] {now}" in done.err
+    assert f"in the first network {key.split('=')[1]}" in done.err
+    assert not (tmp_path / "run").exists()
 
 
 def test_networks_that_cannot_share(tmp_path):

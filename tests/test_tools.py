@@ -419,6 +419,21 @@ def test_predictions_that_cannot_be_written(run, tmp_path):
     fails(2, f"--predictions={missing}: there is no folder {missing.parent}", "test", run,
           f"--predictions={missing}")  # fmt: skip
     fails(2, "is a folder; name a file", "test", run, f"--predictions={tmp_path}")
+    fails(2, "/dev/null: is no regular file", "test", run, "--predictions=/dev/null")
+
+
+def test_predictions_take_the_place_of_no_checkpoint(run, tmp_path):
+    """Nor of a file beside them; a link to the file to write stays one."""
+    newest = max(run.glob("*.h5"))
+    before = newest.read_bytes()
+    fails(2, f"--predictions={newest}: is read from", "test", newest, f"--predictions={newest}")
+    assert newest.read_bytes() == before
+    (tmp_path / "out.csv.tmp").write_text("mine")
+    (tmp_path / "link.csv").symlink_to("out.csv")
+    assert call("test", run, f"--predictions={tmp_path}/link.csv").code == 0
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "out.csv").read_text().startswith("image,label")
+    assert (tmp_path / "out.csv.tmp").read_text() == "mine"
 
 
 def test_other_classes_in_test(photo_run, tmp_path):

@@ -13,6 +13,8 @@ import sys
 
 from convnet import cli, options
 
+VIEWS = ("10", "96", "96+2", "full")
+
 
 def arguments():
     """The command line."""
@@ -27,7 +29,7 @@ def arguments():
     )
     parser.add_argument(
         "--multiview",
-        choices=("10", "96", "96+2", "full"),
+        choices=VIEWS,
         metavar="10|96|96+2|full",
         help="average so many views: 10 are centre and corners and their mirror images, 96 are at "
         "six scales, 96+2 with the whole image; full is the whole image alone (without a number: "
@@ -48,7 +50,6 @@ def arguments():
     parser.add_argument(
         "--semantics",
         choices=("crop", "paper", "release"),
-        default="crop",
         help="which cells of a map a view covers: as many as the map of its crop has, those with "
         "their centre inside (the paper), or as the authors' code (default: crop)",
     )
@@ -77,10 +78,20 @@ def arguments():
         choices=("val", "test"),
         help="of ImageNet: the images to test with; those of test have no labels (default: val)",
     )
-    options.add_data(parser)
+    options.add_data(parser, vary=False)
     options.add_device(parser)
-    bare = ["--multiview=10" if word == "--multiview" else word for word in sys.argv[1:]]
-    return parser.parse_args(bare)
+    return parser.parse_args(with_number(sys.argv[1:]))
+
+
+def with_number(words: list[str]) -> list[str]:
+    """--multiview 96 and --multiview as --multiview=96 and =10; a checkpoint may come behind it."""
+    found, words = [], [*words]
+    while words:
+        word = words.pop(0)
+        if word == "--multiview":
+            word += "=" + (words.pop(0) if words and words[0] in VIEWS else VIEWS[0])
+        found.append(word)
+    return found
 
 
 def main() -> int:
