@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from convnet import views
-from convnet.geometry import cells, field
+from convnet.geometry import SEMANTICS, cells, field
 from convnet.graph import FLOAT, bytes_of, memory_of_computer
 from convnet.net import Net
 from convnet.work import needed
@@ -73,7 +73,11 @@ def plan(name: str) -> Plan:
            image is no larger than the view in a direction its three places are one
     96+2   these, the whole image and its mirror image
     full   the whole image
+
+    ValueError for another name.
     """
+    if name not in NAMES:
+        raise ValueError(f"{name!r}: must be one of {', '.join(NAMES)}")
 
     def ten(h, w, S, fit):
         return [_square(h, w, y, x, S) for y, x in views.five(h, w, S)]
@@ -187,6 +191,10 @@ class Multiview:
     ):
         self.net, self.plan, self.semantics, self.batch = net, plan, semantics, batch
         trunk = trunk_of(net)
+        if semantics not in SEMANTICS:
+            raise ValueError(f"semantics={semantics!r}: must be one of {', '.join(SEMANTICS)}")
+        if of not in (None, "maps", "images"):
+            raise ValueError(f"of={of!r}: must be maps or images")
         if of == "maps" and trunk is None:
             raise ValueError(
                 "this net has no pyramid: its views are cut from images, not from maps"

@@ -71,8 +71,11 @@ def best_C(
 ) -> float:
     """Of TRIED the C with the highest score(scores, truth) in five-fold cross-validation.
 
-    Each class is spread evenly over the folds. Of equals the smallest.
+    Each class is spread evenly over the folds. Of equals the smallest. UsageError for fewer rows
+    than folds.
     """
+    if len(rows) < FOLDS:
+        raise UsageError(f"--C=auto: {len(rows)} training images are too few for {FOLDS} folds")
     fold = folds(truth, seed)
     found = np.empty((len(truth), len(TRIED), truth.shape[1]))
     for k in range(FOLDS):

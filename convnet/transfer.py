@@ -64,7 +64,7 @@ def classify(args) -> int:
 
 def _voc(args, found: Features) -> tuple[list[Row], dict[str, Any]]:
     root, sets = Path(args.voc), tuple(args.voc_sets.split(","))
-    if len(sets) != 2 or not all(sets):
+    if len(sets) != 2 or not all(sets) or sets[0] == sets[1]:
         raise UsageError(f"--voc-sets={args.voc_sets}: must be two, as in trainval,test")
     names = voc.classes(root, sets)
     parts = []

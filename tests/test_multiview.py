@@ -120,6 +120,27 @@ def test_views_of_maps_are_those_of_images_where_cells_are_pixels():
         assert np.abs(a[0] - a[2]).max() > 1e-3
 
 
+@pytest.mark.parametrize("of", ["maps", "images"])
+def test_a_mirrored_view_is_the_mirror_image_of_its_rectangle(of, tmp_path):
+    """One corner alone: no other view of the plan makes up for a wrong side."""
+    net, image = net_of(POINTS), pictures((20, 26))[0]
+    net.mean[...] = 120
+    (tmp_path / "v.txt").write_text("20 left,top,16x16 1 1\n")
+    got = Multiview(net, read_plan(tmp_path / "v.txt"), of=of).predict([image])
+    right, wrong = (net.predict(cut[None, :16], "asis") for cut in (
+        image[:, :16][:, ::-1], image[:, -16:][:, ::-1]))  # fmt: skip
+    np.testing.assert_allclose(got, right, atol=2e-6)
+    assert np.abs(got - wrong).max() > 1e-4
+
+
+@pytest.mark.parametrize("how", [{"semantics": "papr"}, {"of": "image"}])
+def test_words_that_are_none(how):
+    with pytest.raises(ValueError, match="must be"):
+        Multiview(net_of(), plan("10"), **how)
+    with pytest.raises(ValueError, match="must be one of 10, 96"):
+        plan("97")
+
+
 def test_a_border_or_two_makes_little_difference():
     """With 3 x 3 filters the cells at the edge of a view see beyond it, nothing else changes."""
     net, images = net_of(), pictures((40, 50), (16, 16))

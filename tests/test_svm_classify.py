@@ -391,7 +391,7 @@ def test_voc_to_choose_a_scale(devkit_folder, tmp_path):
           f"--voc={folder}", "--voc-sets=trianval,test")  # fmt: skip
     fails(3, r"ant_text\.txt: no such file or directory", f"--features={path}", f"--voc={folder}",
           "--voc-sets=trainval,text")  # fmt: skip
-    for sets in ("trainval", "a,b,c", "trainval,"):
+    for sets in ("trainval", "a,b,c", "trainval,", "train,train"):
         fails(2, rf"^--voc-sets={sets}: must be two", f"--features={path}", f"--voc={folder}",
               f"--voc-sets={sets}")  # fmt: skip
 
@@ -447,6 +447,8 @@ def test_options(tmp_path, monkeypatch):
     fails(3, r"tiny\.cfg: damaged, or no file of tools", f"--features={tiny(tmp_path)}")
     fails(2, r"--C: must be a number from 1e-6 to 1e6, or auto, not '0'", of, "--C=0")
     fails(2, r"--C: must be a number from 1e-6 to 1e6, or auto, not 'atuo'", of, "--C=atuo")
+    fails(2, r"--C=auto: \d training images are too few for 5 folds", of, "--C=auto",
+          "--per-class=1")  # fmt: skip
     fails(2, r"^--voc has its own training and test images", of, "--voc=x", "--caltech")
     fails(2, r"^--test-per-class: goes with --per-class", of, "--test-per-class=3")
     fails(2, r"^--splits: goes with --per-class or --caltech", of, "--splits=3")
