@@ -109,6 +109,15 @@ def _lay_out(checkpoint: Checkpoint) -> list[Any]:
     return [block + b"%08x" % zlib.crc32(block), *pieces]
 
 
+def is_one(path: str | Path) -> bool:
+    """Whether a file begins as a checkpoint, whole or damaged; False where it cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
 def load(path: str | Path) -> Checkpoint:
     """Read a checkpoint. Every byte is checked, and the table before anything large is made.
 

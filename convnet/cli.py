@@ -17,8 +17,11 @@ class UsageError(Exception):
 def check_target(path: str, option: str, *reads: str | Path) -> None:
     """Before the work is done: UsageError where a file for its result could not be written.
 
-    reads: the files that the work is done from, which it must not take the place of.
+    reads: files that the work is done from. It takes the place of none of these, nor of any
+    checkpoint.
     """
+    from convnet.checkpoint import is_one
+
     if Path(path).is_dir():
         raise UsageError(f"{option}={path}: is a folder; name a file")
     if not Path(path).parent.is_dir():
@@ -29,6 +32,8 @@ def check_target(path: str, option: str, *reads: str | Path) -> None:
     new = not target.exists()
     if not new and not target.is_file():
         raise UsageError(f"{option}={path}: is no regular file")
+    if not new and is_one(target):
+        raise UsageError(f"{option}={path}: is a checkpoint; name another file")
     if not os.access(target.parent, os.W_OK):  # where it is written before it takes its place
         raise UsageError(f"{option}={path}: the folder {target.parent} cannot be written to")
     try:

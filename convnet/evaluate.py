@@ -11,7 +11,7 @@ from convnet.net import Net
 def test(args) -> int:
     """tools/test.py"""
     if args.predictions:
-        check_target(args.predictions, "--predictions", *_files_of(args))
+        check_target(args.predictions, "--predictions")
     plan, found = _plan(args), []
     if len(args.checkpoints) > 1:
         _check_same(args, plan)
@@ -40,11 +40,6 @@ def test(args) -> int:
     if submission:
         submission.write(probs, keys)
     return 0
-
-
-def _files_of(args) -> list[Path]:
-    """The checkpoints, where they are named as files."""
-    return [Path(name) for name in args.checkpoints if Path(name).is_file()]
 
 
 def _check_same(args, plan: multiview.Plan | None) -> None:

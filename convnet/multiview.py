@@ -217,12 +217,10 @@ class Multiview:
     def _check_memory(self, rows: int, columns: int) -> None:
         """ValueError where the maps of an image of this size cannot be held."""
         graph, have = self.net.graph, memory_of_computer()
-        if have is None or rows * columns * FLOAT * graph.shapes[self.source][2] < have // 1000:
-            return
         shapes = {self.source: (rows, columns, graph.shapes[self.source][2])}
         shapes = graph.shapes_at(shapes, self.before)
         most = max(shapes, key=lambda name: math.prod(shapes[name]))
-        if FLOAT * math.prod(shapes[most]) > have:
+        if have is not None and FLOAT * math.prod(shapes[most]) > have:
             raise ValueError(
                 f"a view at {columns}x{rows} takes {bytes_of(FLOAT * math.prod(shapes[most]))} in "
                 f"[{most}]; this computer has {bytes_of(have)} of memory"

@@ -42,7 +42,7 @@ def amount(text: str) -> float:
     return _number(text, lambda number: number >= 0, "of 0 or more")
 
 
-def positive_or_auto(text: str) -> float | str:
+def weight_or_auto(text: str) -> float | str:
     """A number from 1e-6 to 1e6, beyond which no SVM gets far, or the word auto."""
     which = "from 1e-6 to 1e6, or auto"
     return text if text == "auto" else _number(text, lambda number: 1e-6 <= number <= 1e6, which)

@@ -122,8 +122,7 @@ def write_csv(path: Path, probs, labels, keys, classes: list[str]) -> None:
     """One row an image: name, label, prediction, then the probability of every class."""
     try:
         with files.replacing(path) as raw:
-            how = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
-            file = io.TextIOWrapper(raw, **how)
+            file = io.TextIOWrapper(raw, "utf-8", "surrogateescape", newline="")
             out = csv.writer(file)
             out.writerow(["image", "label", "prediction", *classes])
             for key, label, row in zip(keys, labels, probs):

@@ -138,8 +138,8 @@ def features(args) -> int:
     """tools/features.py"""
     if not args.out or not args.layer:
         raise UsageError("--layer=NAME and --out=FILE.h5 are needed")
+    check_target(args.out, "--out")
     saved, path, notes = runfolder.find(args.checkpoint)
-    check_target(args.out, "--out", path)
     given.say_notes(notes)
     args = given.as_before(args, given.meta_of(saved, path))
     net, source = given.net_of(saved, path, args.device), Source.from_dict(saved.meta["source"])

@@ -17,7 +17,7 @@ import numpy as np
 from convnet.cfg import CfgError, Note
 from convnet.cli import UsageError
 from convnet.graph import Graph, dims
-from convnet.layer import Layer
+from convnet.layer import Layer, split
 from convnet.net import Net
 
 SWITCHES = ("epoch", "batch")
@@ -172,12 +172,8 @@ def _other_meaning(first: Layer, other: Layer) -> list[Note]:
     return [
         other.section.wrong(f"{key}={now or '(none)'}, in the first network {then or '(none)'}")
         for key, then, now in pairs
-        if _split(then) != _split(now)
+        if split(then) != split(now)
     ]
-
-
-def _split(value: str) -> list[str]:
-    return [item.strip() for item in value.split(",")]
 
 
 def _why(first: Graph, other: Graph, l) -> str:

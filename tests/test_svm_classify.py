@@ -193,6 +193,39 @@ def test_norm(tmp_path):
     np.testing.assert_allclose(unit, [[0.6, 0.8], [0, 0], [0.6, -0.8]], rtol=1e-6)
 
 
+def test_files_that_are_off(tmp_path):
+    """One line each, and the file that is read is never the one that is written."""
+    rows, labels = clouds(10, spread=0.3)
+    path = save(tmp_path / "f.h5", rows, labels, np.arange(40) % 2)
+    before = path.read_bytes()
+    fails(2, r"^--json=.*f\.h5: is read from", f"--features={path}", f"--json={path}")
+    assert path.read_bytes() == before
+
+    def off(change, why):
+        path.write_bytes(before)
+        with h5py.File(path, "r+") as file:
+            change(file)
+        fails(3, why, f"--features={path}")
+
+    def labels_are(values):
+        def change(file):
+            del file["labels"]
+            file["labels"] = values
+
+        return change
+
+    off(labels_are(np.zeros((40, 2), np.int32)), "its rows are of no use")
+    off(labels_are(np.full(40, -5, np.int32)), "it has a label -5 but 4 classes")
+    off(lambda file: file.attrs.__setitem__("layer", 3), "damaged, or no file of tools")
+    off(lambda file: file.attrs.__setitem__("classes", file.attrs["classes"][:0]), "it has a label")
+
+    def one_class(file):
+        labels_are(np.zeros(40, np.int32))(file)
+        file.attrs["classes"] = file.attrs["classes"][:1]
+
+    off(one_class, "has one class only, ")
+
+
 def test_several_layers_and_ten_views(tmp_path):
     rows, labels = clouds(10, spread=0.3)
     splits = np.arange(40) % 2

@@ -426,7 +426,10 @@ def test_predictions_take_the_place_of_no_checkpoint(run, tmp_path):
     """Nor of a file beside them; a link to the file to write stays one."""
     newest = max(run.glob("*.h5"))
     before = newest.read_bytes()
-    fails(2, f"--predictions={newest}: is read from", "test", newest, f"--predictions={newest}")
+    for tested in newest, run:
+        fails(2, "is a checkpoint; name another file", "test", tested, f"--predictions={newest}")
+    fails(2, "is a checkpoint; name another file", "features", run, "--layer=fc1",
+          f"--out={newest}")  # fmt: skip
     assert newest.read_bytes() == before
     (tmp_path / "out.csv.tmp").write_text("mine")
     (tmp_path / "link.csv").symlink_to("out.csv")

@@ -34,7 +34,7 @@ def arguments():
     )
     parser.add_argument(
         "--C",
-        type=options.positive_or_auto,
+        type=options.weight_or_auto,
         default=1.0,
         metavar="X|auto",
         help="weight of the errors in training; auto: found by cross-validation on the training "
