@@ -1,0 +1,95 @@
+"""A detection set: photos, and where on them are objects of which classes."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from convnet.loader import BadImage, DataError
+from convnet.providers import fingerprint, printable
+from convnet.providers._decode import decode, pixels
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo and the objects on it: boxes (N, 4) as in convnet/detect, labels (N,) from 0.
+
+    name: as lists and result files of the set have it. difficult: (N,) bool, objects that are hard
+    to tell; a detector neither gains nor loses by them (VOC's difficult, COCO's crowds). unknown:
+    classes of which the photo may show objects without a box (the blacklist of ILSVRC); a detection
+    of them counts neither way. number: of the photo in the set's own files, where it has one.
+    """
+
+    name: str
+    path: Path
+    width: int
+    height: int
+    boxes: np.ndarray
+    labels: np.ndarray
+    difficult: np.ndarray
+    unknown: frozenset[int] = frozenset()
+    number: int | None = None
+
+    def pixels(self) -> np.ndarray:
+        """The photo as uint8 (height, width, 3). DataError where the file is not what it was."""
+        try:
+            picture, size = decode(str(self.path), 3)
+        except BadImage as e:
+            raise DataError(f"{printable(str(self.path))}: {e}") from None
+        if size != (self.height, self.width):
+            raise DataError(
+                f"{printable(str(self.path))}: is {size[1]}x{size[0]} pixels; its boxes are for "
+                f"{self.width}x{self.height}"
+            )
+        return pixels(picture)
+
+    @property
+    def easy(self) -> np.ndarray:
+        """(N,) bool: the objects that are not difficult."""
+        return ~self.difficult
+
+
+@dataclass(frozen=True)
+class DetectionSet:
+    """Photos of one kind; `classes` by name, label c is classes[c].
+
+    numbers: of the classes in the set's own files, where they have any (COCO, ILSVRC). kind: voc,
+    coco, ilsvrc or photos, which says how it is evaluated and what its result files look like.
+    """
+
+    name: str
+    classes: list[str]
+    photos: list[Photo]
+    kind: str = "photos"
+    numbers: tuple[int, ...] = ()
+    notes: list[str] = field(default_factory=list)  # on what is odd in it, for the user
+
+    def count(self) -> np.ndarray:
+        """(classes,) objects of each class that are not difficult."""
+        found = [photo.labels[photo.easy] for photo in self.photos]
+        return np.bincount(np.concatenate([*found, []]).astype(int), minlength=len(self.classes))
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when a photo's name, size or objects do."""
+        rows = [(p.name, p.width, p.height) for p in self.photos]
+        return fingerprint(self.classes, rows, *(p.boxes for p in self.photos),
+                           *(p.labels for p in self.photos))  # fmt: skip
+
+
+def no_objects() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes, labels and difficult of a photo without any."""
+    return np.zeros((0, 4), np.float32), np.zeros(0, np.int32), np.zeros(0, bool)
+
+
+def of_photos(paths: Iterable[str | Path], classes: list[str]) -> DetectionSet:
+    """Photos of which nobody knows what is on them. DataError where one cannot be read."""
+    found = []
+    for path in map(Path, paths):
+        try:
+            height, width = decode(str(path), 3, least=1)[1]
+        except BadImage as e:
+            raise DataError(f"{printable(str(path))}: {e}") from None
+        found.append(Photo(path.stem, path, width, height, *no_objects()))
+    return DetectionSet("photos", classes, found)
