@@ -137,9 +137,13 @@ class Graph:
         """The parameters of `shape` say how many inputs a type takes."""
         wanted = inspect.signature(layer.shape).parameters.values()
         several = any(p.kind is p.VAR_POSITIONAL for p in wanted)
-        if layer.inputs and not several and count != len(wanted):
+        least = sum(p.default is p.empty for p in wanted)
+        if layer.inputs and not several and not least <= count <= len(wanted):
             s = "" if len(wanted) == 1 else "s"
-            raise ValueError(f"type={layer.type} reads {len(wanted)} layer{s}, not {count}")
+            or_more = f"{least} or " if least < len(wanted) else ""
+            raise ValueError(
+                f"type={layer.type} reads {or_more}{len(wanted)} layer{s}, not {count}"
+            )
 
     def _neuron_of(self, layer: Layer, merged: dict, notes: list[Note]) -> Layer:
         """The layer of type=neuron that neuron=... on another layer stands for."""
@@ -293,7 +297,7 @@ class Graph:
         """
         levels: dict[str, list[tuple[Layer, int]]] = {}
         for l in self.layers:
-            if len(l.reads) == 1 and (n := l.pyramid(self.shapes[l.reads[0]])):
+            if l.reads and (n := l.pyramid(self.shapes[l.reads[0]])):
                 levels.setdefault(l.reads[0], []).append((l, n))
         for source, pools in levels.items():
             together = [(l, n) for l, n in pools if self._meets_another(l, pools)]
@@ -314,6 +318,16 @@ class Graph:
             if name in l.reads:
                 found |= {l.name} if l.splits else self._ends(l.name)
         return found
+
+    def check_no_windows(self) -> None:
+        """CfgError where the net reads windows of photos: such a detector has its own tool."""
+        notes = [
+            self.by_name[name].section["dataidx"].wrong("only tools/detect.py has windows to give")
+            for idx, name in self.feeds.items()
+            if idx > 1
+        ]
+        if notes:
+            raise CfgError(notes)
 
     @property
     def size(self) -> int:

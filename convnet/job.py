@@ -39,6 +39,7 @@ class Job(NamedTuple):
         side = side or (min(self.size) if self.size else None)
         classes = self.classes or (10 if "classes" in source.text else None)
         graph = source.graph({0: (side, side, channels) if side else None}, classes)
+        graph.check_no_windows()
         self.shapes(graph)
         return graph
 

@@ -205,7 +205,8 @@ class Net:
         """An array for a layer as kernels take it: C-contiguous, and of floats but for labels."""
         feeds = self.graph.feeds
         floats = x.dtype in (np.float32, np.float64)  # as this machine stores them
-        if not floats and (name == feeds[0] or name not in feeds.values()):
+        whole = [feeds.get(1), feeds.get(2)]  # labels and windows
+        if not floats and name not in whole:
             raise ValueError(f"layer {name!r} takes float32 or float64 numbers, not {x.dtype}")
         if not len(x):
             raise ValueError(f"layer {name!r} is given no case")
@@ -352,8 +353,8 @@ class Net:
         self, given: dict[str, np.ndarray], layers: Iterable[list[str]]
     ) -> list[np.ndarray]:
         """One pass from NumPy arrays to NumPy arrays; labels are int32, all else float32."""
-        labels = self.graph.feeds.get(1)
-        kinds = {k: np.int32 if k == labels else np.float32 for k in given}
+        whole = [self.graph.feeds.get(1), self.graph.feeds.get(2)]
+        kinds = {k: np.int32 if k in whole else np.float32 for k in given}
         on_device = {k: self.device.array(x.astype(kinds[k], copy=False)) for k, x in given.items()}
         layers = list(layers)
         outs = self.fprop(on_device, {name for parts in layers for name in parts})[0]

@@ -40,6 +40,7 @@ def train(args) -> int:
     if not provider.train.size:
         raise DataError(f"{provider.path}: there is no train/ in it, without which it only tests")
     graph = source.graph(given.feeds_of(provider), len(provider.classes))
+    graph.check_no_windows()
     for remark in graph.remarks:
         print(f"note: {remark}")
     epochs, minibatch = USUAL.get(provider.name, USUAL_ELSEWHERE)
@@ -187,6 +188,7 @@ def check(args) -> int:
 def _check_gradients(graph, seed: int) -> int:
     from convnet import gradcheck
 
+    graph.check_no_windows()
     net, rng = Net(graph, seed=seed), np.random.default_rng(seed)
     images = rng.normal(0, 60, (2, *graph.shapes[graph.feeds[0]]))
     gaps = gradcheck.check(net, images, rng.integers(0, max(1, len(net.classes)), 2))

@@ -22,7 +22,8 @@ A NaN in a window makes the output NaN. A window with no pixel of the map in it 
 Pools as levels of a pyramid (SPP-net): the paper trains level n on an a x a map as a pool with
 sizeX=ceil(a/n), stride=floor(a/n). `pyramid` recognises such a pool. Where the net sets `level`
 then, maps of any other size than `trained_on` are cut into level x level bins instead
-(layers/_bins.py), so that the output keeps its shape.
+(layers/_bins.py), so that the output keeps its shape. With a second input,
+inputs=conv5,windows, such a pool cuts windows of the map into these bins, as type=spp does.
 """
 
 from convnet.kernel import kernel, prange
@@ -58,7 +59,12 @@ class Pool(Layer):
         4x4x2   pool=avg sizeX=2 stride=2 outputsX=2 sum=0
         7x6x3   pool=maxabs sizeX=3 stride=2
         5x6x2   pool=maxabs sizeX=2 stride=1 start=-1
+        7x7x3   windows7x7 pool=max sizeX=3 stride=2
+        8x8x2   windows8x8 pool=maxabs sizeX=4 stride=4
     """
+
+    def link(self, producers):
+        return _bins.link(self, producers)
 
     def pyramid(self, x):
         try:
@@ -76,7 +82,14 @@ class Pool(Layer):
     def bins(self):
         return [self.level] if self.level else []
 
-    def shape(self, x):
+    def shape(self, x, windows=None):
+        if windows is not None:
+            if not (self.level or self.pyramid(x)):
+                raise ValueError(
+                    f"is no level of a pyramid on a {x[0]}x{x[1]} map (sizeX=ceil(a/n), "
+                    "stride=floor(a/n)), so it cannot pool windows"
+                )
+            return (*[self.level or self.pyramid(x)] * 2, x[2])
         return (self.level, self.level, x[2]) if self._in_bins(x) else self._windows(*x)
 
     def _in_bins(self, x: tuple) -> bool:
@@ -105,10 +118,11 @@ class Pool(Layer):
                 raise ValueError(f"{why}: the last window lies outside the {H}x{W} map")
         return sides[0], sides[1], C
 
-    def fprop(self, run, w, x):
+    def fprop(self, run, w, x, windows=None):
         image = x.shape[1:]
-        if self._in_bins(image):
-            return _bins.pyramid(run, x, [self.level], self.pool, self.shape(image))
+        if windows is not None or self._in_bins(image):
+            level = self.level or self.pyramid(image)
+            return _bins.pyramid(run, x, windows, [level], self.pool, (level, level, image[2]))
         y = run.empty((len(x), *self.shape(image)), x.dtype)
         sizes = (*image, *y.shape[1:3], self.sizeX, self.stride, self.start)
         kept = () if self.pool == "avg" else (x, y)

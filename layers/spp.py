@@ -15,6 +15,10 @@ what an fc over the pools of a pyramid in the same order would.
 border    bins never leave the map; avg divides by the pixels of the bin
 ties      every pixel equal to the maximum of its bin gets the full gradient, as in type=pool
 
+With a second input, inputs=conv5,windows, it does so with windows of the maps: a data layer with
+dataIdx=2 gives rows of image, top, left, bottom, right in cells, the last two excluded, sorted by
+image. There are as many cases behind it as windows (detection, SPP-net section 4).
+
 At 13 x 13 and 18 x 18 levels 6, 3, 2, 1 are the pools of the paper, sizeX=ceil(a/n) and
 stride=floor(a/n); on other maps those pools miss part of the map or give another number of
 windows, these bins do not.
@@ -44,6 +48,8 @@ class Spp(Layer):
         13x5x1
         7x5x2  levels=3,2,1 pool=avg
         2x3x3  levels=4,1 pool=avg
+        7x6x3  windows7x6 levels=6,3,2,1
+        5x9x2  windows5x9 levels=4,1 pool=avg
     """
 
     def window(self, i):
@@ -52,8 +58,11 @@ class Spp(Layer):
     def bins(self):
         return self.levels
 
-    def shape(self, x):
+    def link(self, producers):
+        return _bins.link(self, producers)
+
+    def shape(self, x, windows=None):
         return 1, 1, x[2] * sum(n * n for n in self.levels)
 
-    def fprop(self, run, w, x):
-        return _bins.pyramid(run, x, self.levels, self.pool, self.shape(x.shape[1:]))
+    def fprop(self, run, w, x, windows=None):
+        return _bins.pyramid(run, x, windows, self.levels, self.pool, self.shape(x.shape[1:]))

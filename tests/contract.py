@@ -2,8 +2,9 @@
 
 A line of examples is words: `HxWxC` is an input of that shape, `HxWxC+` one of positive numbers,
 `labels5` an int32 input (N, 1, 1, 1) of numbers 0..4 (and the cfg word `classes` is 5),
-`key=value` goes into the section. The cfg's `inputs` are as many as there are arrays, unless the
-class has `example_inputs`, for layers that `link` the rest.
+`windows7x6` one (N, 1, 1, 5) of windows in N maps of 7x6 cells, `key=value` goes into the section.
+The cfg's `inputs` are as many as there are arrays, unless the class has `example_inputs`, for
+layers that `link` the rest.
 
 Numbers are distinct, also in magnitude, and none is 0, so that no example sits on a tie or a kink.
 """
@@ -79,9 +80,21 @@ def fill(rng, word: str, shape: tuple, dtype, i: int = 0) -> np.ndarray:
     size = int(np.prod(shape))
     if word.startswith("labels"):
         return frozen(rng.permutation(size).astype(np.int32).reshape(shape) % int(word[6:]))
+    if word.startswith("windows"):
+        return windows(rng, shape[0], *map(int, word[7:].split("x")))
     even = (rng.permutation(size) + 0.31 + i / 16) / size
     values = 0.2 + even if word.endswith("+") else 4 * even - 2
     return frozen(values.reshape(shape).astype(dtype))
+
+
+def windows(rng, n: int, H: int, W: int) -> np.ndarray:
+    """n windows in n maps; the first two share a map, the last is all of one."""
+    rows = np.zeros((n, 1, 1, 5), np.int32)
+    for row, image in zip(rows[:, 0, 0], np.sort(np.arange(n) // 2)):
+        sides = [np.sort(rng.choice(side + 1, 2, replace=False)) for side in (H, W)]
+        row[:] = image, sides[0][0], sides[1][0], sides[0][1], sides[1][1]
+    rows[-1, 0, 0, 1:] = 0, 0, H, W
+    return frozen(rows)
 
 
 def types() -> list[str]:
@@ -107,7 +120,7 @@ def build(name: str, line: str) -> Case:
     """The case of one line of examples."""
     cls = layer_class(name)
     words = [word for word in line.split() if "=" not in word]
-    shapes = [(1, 1, 1) if w.startswith("labels") else shape_of(w) for w in words]
+    shapes = [shape_of(w) for w in words]
     count = getattr(cls, "example_inputs", len(words))
     rows = ["[it]", f"type={name}", *(word for word in line.split() if "=" in word)]
     keys = cls.keys()
@@ -120,6 +133,8 @@ def build(name: str, line: str) -> Case:
 
 
 def shape_of(word: str) -> tuple:
+    if word.startswith(("labels", "windows")):
+        return (1, 1, 1) if word.startswith("labels") else (1, 1, 5)
     assert re.fullmatch(r"\d+x\d+x\d+\+?", word), f"neither HxWxC nor key=value: {word}"
     return tuple(map(int, word.rstrip("+").split("x")))
 
