@@ -31,8 +31,12 @@ def average_precision(scores: np.ndarray, truth: np.ndarray) -> Precision:
         raise ValueError("no positive case")
     if np.isnan(scores).any():
         raise ValueError("a score is NaN")
-    recall, precision = curve(scores, truth)
+    return averaged(*curve(scores, truth))
+
+
+def averaged(recall: np.ndarray, precision: np.ndarray) -> Precision:
+    """Of a curve with recall rising, which need not reach 1: beyond its end precision is 0."""
     best = np.maximum.accumulate(precision[::-1])[::-1]  # at this recall or more
     at = np.searchsorted(recall, np.arange(11) / 10)
     area = np.sum(np.diff(recall, prepend=0) * best)
-    return Precision(float(best[at].mean()), float(area))
+    return Precision(float(np.append(best, 0)[at].mean()), float(area))

@@ -1,10 +1,11 @@
 """A detection set: photos, and where on them are objects of which classes."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from convnet.loader import BadImage, DataError
 from convnet.providers import fingerprint, printable
@@ -51,6 +52,17 @@ class Photo:
 
 
 @dataclass(frozen=True)
+class InMemory(Photo):
+    """A photo of which the pixels, uint8 (height, width, 3), are there already."""
+
+    picture: np.ndarray | None = None
+
+    def pixels(self) -> np.ndarray:
+        """The photo as uint8 (height, width, 3)."""
+        return self.picture
+
+
+@dataclass(frozen=True)
 class DetectionSet:
     """Photos of one kind; `classes` by name, label c is classes[c].
 
@@ -78,6 +90,18 @@ class DetectionSet:
                            *(p.labels for p in self.photos))  # fmt: skip
 
 
+def limited(photos: DetectionSet, most: int, seed: int = 0) -> DetectionSet:
+    """At most so many photos of each class, drawn with a seed (R-CNN takes 1,000 of ILSVRC's)."""
+    order = np.random.default_rng(seed).permutation(len(photos.photos))
+    have, keep = np.zeros(len(photos.classes), int), []
+    for i in order:
+        shown = np.unique(photos.photos[i].labels)
+        if len(shown) and (have[shown] < most).any():
+            have[shown] += 1
+            keep.append(i)
+    return replace(photos, photos=[photos.photos[i] for i in sorted(keep)])
+
+
 def no_objects() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Boxes, labels and difficult of a photo without any."""
     return np.zeros((0, 4), np.float32), np.zeros(0, np.int32), np.zeros(0, bool)
@@ -93,3 +117,51 @@ def of_photos(paths: Iterable[str | Path], classes: list[str]) -> DetectionSet:
             raise DataError(f"{printable(str(path))}: {e}") from None
         found.append(Photo(path.stem, path, width, height, *no_objects()))
     return DetectionSet("photos", classes, found)
+
+
+class Notes:
+    """What is odd in a set: a line for each kind, with the first place and how many there are."""
+
+    def __init__(self):
+        self.found: dict[str, list[str]] = {}
+
+    def add(self, what: str, where: str) -> None:
+        """Something of a kind at a place."""
+        self.found.setdefault(what, []).append(where)
+
+    def lines(self) -> list[str]:
+        """One for each kind."""
+        return [
+            f"{where[0]}: {what}" + (f", and in {len(where) - 1} more" if len(where) > 1 else "")
+            for what, where in self.found.items()
+        ]
+
+
+def objects(
+    rows: list[tuple[list[float], int, bool]], size: tuple[int, int], where: str, notes: Notes
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes, labels and difficult of (box, label, difficult) rows on a photo of (width, height).
+
+    Boxes are cut to the photo, and left out where nothing is left of them; both are noted.
+    """
+    boxes = np.array([row[0] for row in rows], np.float32).reshape(-1, 4)
+    edges = np.array([*size, *size], np.float32)
+    inside = np.clip(boxes, 0, edges)
+    if (inside != boxes).any():
+        notes.add("a box reaches outside of the photo and was cut", where)
+    stay = (inside[:, 2:] > inside[:, :2]).all(1) & np.isfinite(boxes).all(1)
+    if not stay.all():
+        notes.add("a box without an inside on the photo was left out", where)
+    labels = np.array([row[1] for row in rows], np.int32)
+    difficult = np.array([row[2] for row in rows], bool)
+    return inside[stay], labels[stay], difficult[stay]
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """(width, height) of an image by its header. DataError."""
+    try:
+        with Image.open(path) as picture:
+            return picture.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+        why = "no such file" if isinstance(e, FileNotFoundError) else "cannot be read as an image"
+        raise DataError(f"{printable(str(path))}: {why}") from None
