@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 
 from convnet import Net, gradcheck
+from convnet.detect.model import Detector
+from convnet.detect.opened import open_set
+from convnet.detect.views import through_fc
 from convnet.device import DeviceError, device
 from convnet.engine import Ours
 from convnet.kernel import LIMIT
 from tests import contract, cuda
+from tests.detect import tiny as pasted
 from tests.test_contract import CASES
 from tests.tooling import metrics, spawn, tiny
 
@@ -128,6 +132,40 @@ def test_tools(gpu, tmp_path):
         assert got.keys() == wanted.keys()
         for key, figure in wanted.items():  # a number, or numbers by name
             assert got[key] == pytest.approx(figure, rel=0.02, abs=0.01), key
+
+
+WAYS = (
+    ("--scales=24,48", "--svd=8"),
+    ("--method=rcnn",),
+    ("--finetune=all", "--head=softmax+bbox", "--no-svm", "--no-bbox"),
+)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way[0])
+def test_detection(gpu, tmp_path, way):
+    """All steps; then every window's scores and boxes as the CPU makes them of the same file."""
+    pasted.devkit(tmp_path / "kit", trainval=12, test=4)
+    kit, base, work = (f"{tmp_path / name}" for name in ("kit", "base", "work"))
+    assert spawn("detect", "crops", f"--voc={kit}", f"--out={tmp_path / 'crops'}").code == 0
+    done = spawn("train", f"--layer-def={tiny(tmp_path)}", f"--data-path={tmp_path / 'crops'}",
+                 "--epochs=2", "--minibatch=16", f"--save-path={base}")  # fmt: skip
+    assert done.code == 0, done.err
+    done = spawn("detect", "train", f"--voc={kit}", f"--net={base}", f"--work={work}",
+                 "--scales=48", "--proposals=grid", "--iterations=40", *way,
+                 f"--device={gpu.name}")  # fmt: skip
+    assert done.code == 0, done.err
+    outs = {}
+    photo = open_set(kit, "test").photos[0]
+    boxes = pasted.windows(photo)
+    for where in ("cpu:plain", gpu.name):
+        model = Detector.load(tmp_path / "work/det.h5", where)
+        seen = model.view()(photo, boxes)
+        outs[where] = through_fc(model.net, seen.parts, [model.layer, model.net.output])
+        outs[where]["scores"] = model.scores(outs[where])[seen.of]
+        assert len(model.detect(photo.pixels(), boxes).boxes)
+    for name, wanted in outs["cpu:plain"].items():
+        gap = abs(outs[gpu.name][name] - wanted).max() / abs(wanted).max()
+        assert gap <= 1e-4, f"{name}: {gap:.1e}"
 
 
 def test_bench(gpu, tmp_path):
