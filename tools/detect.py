@@ -143,10 +143,19 @@ def _step(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="learn from difficult objects too, as the release does",
     )
+    group = parser.add_argument_group("test")
+    group.add_argument("--svd", metavar="RANKS", help="low-rank fc layers, as in 1024,256")
+    _nms(group)
+    _rule(group)
+
+
+def _nms(group) -> None:
     group.add_argument(
-        "--svd", metavar="RANKS", help="low-rank fc layers at the test, as in 1024,256"
+        "--nms",
+        type=options.share,
+        metavar="X",
+        help="overlap above which the worse of two detections goes (default: 0.3)",
     )
-    _rule(parser.add_argument_group("test"))
 
 
 def _rule(group) -> None:
@@ -189,12 +198,7 @@ def _combine(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="compare probabilities, which each job has learned for its scores, not scores",
     )
-    parser.add_argument(
-        "--nms",
-        type=options.share,
-        metavar="X",
-        help="overlap above which the worse of two detections goes (default: 0.3)",
-    )
+    _nms(parser)
     _rule(parser)
 
 

@@ -68,4 +68,4 @@ def write_json(path: Path, rows: list[dict]) -> None:
     try:
         files.replace(path, [json.dumps(rows, indent=1).encode()])
     except OSError as e:
-        raise UsageError(f"--json={path}: not written, {files.advice(e)}") from None
+        raise UsageError(f"{path}: not written, {files.advice(e)}") from None

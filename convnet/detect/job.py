@@ -55,6 +55,7 @@ class Options:
     bbox: bool = True
     layer: str = ""
     difficult: bool = False
+    nms: float = 0.3
     svd: str = ""
     seed: int = 0
     device: str = "cpu"

@@ -305,8 +305,10 @@ def made_from_model(job: Job, model: Detector, photos: DetectionSet) -> dict[str
 
 def calibrated(job: Job, model: Detector) -> Detector:
     """From which score a detection of each class is shown, told from photos to learn from."""
-    if model.thresholds is not None:
+    settings = replace(model.settings, nms=job.options.nms)
+    if model.thresholds is not None and model.settings == settings:
         return model
+    model = model.but(settings=settings)
     photos = job.photos(job.options.split)
     some = replace(photos, photos=some_of(photos))
     found = kept(test(job, model, job.options.split, only=some.photos), some)

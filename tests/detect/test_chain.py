@@ -92,6 +92,21 @@ def test_a_changed_option_makes_its_step_and_those_behind_it_anew(made, tmp_path
     assert Detector.load(work / "det.h5").regressors is None
 
 
+def test_another_nms_tests_again_and_learns_nothing(made, tmp_path):
+    work = copied(made, tmp_path / "w", "job.json", "proposals-grid", "maps", "finetuned.h5",
+                  "svm.h5", "det.h5")  # fmt: skip
+    done = call("detect", "test", f"--work={work}", "--nms=0.7")
+    assert done.code == 0 and done.out.count("is there already") == 3
+    assert mean_of(done.out) != mean_of((made / "said").read_text())
+    one, other = (Detector.load(w / "det.h5") for w in (made / "work", work))
+    assert other.settings.nms == 0.7 and (other.thresholds != one.thresholds).any()
+    photo = Job(work, {}).photos("test").photos[0]
+    boxes = tiny.windows(photo)
+    assert len(other.detect(photo.pixels(), boxes).boxes) > len(
+        one.detect(photo.pixels(), boxes).boxes
+    )
+
+
 def test_steps_one_by_one_are_the_whole(made, tmp_path):
     work = tmp_path / "w"
     for step in ("prepare", "features", "finetune", "svm", "bbox", "test"):
