@@ -150,53 +150,34 @@ class Finetuning:
 
     def _pooled(self, count: int):
         """Batches of windows of as many photos as it takes, shuffled."""
-        recipe, xp, numpy = self.recipe, self.net.device.xp, np
-        objects, ground = recipe.objects, recipe.batch - recipe.objects
-        parts: dict[bool, dict] = {True: {}, False: {}}
-        rows: dict[bool, list] = {True: [], False: []}
-        need = {True: objects * count, False: ground * count}
-        have = {True: 0, False: 0}
-        rng = numpy.random.default_rng([self.draws.seed, 14, self.drawn])
+        objects, ground = self.recipe.objects, self.recipe.batch - self.recipe.objects
+        rng = np.random.default_rng([self.draws.seed, 14, self.drawn])
+        found, *told = zip(*self._windows(objects * count, ground * count))
+        concatenate = self.net.device.xp.concatenate
+        parts = {name: concatenate([one[name] for one in found]) for name in self.view.layers}
+        labels, targets = map(np.concatenate, told)
+        shows, rest = (rng.permutation(np.flatnonzero(k)) for k in (labels > 0, labels == 0))
+        for i in range(count):
+            at = np.concatenate([shows[i * objects :][:objects], rest[i * ground :][:ground]])
+            given = {name: x[at] for name, x in parts.items()}
+            yield [{**given, **self._told(labels[at], targets[at])}], labels[at]
+
+    def _windows(self, objects: int, ground: int):
+        """(pooled windows, labels, targets) photo by photo, so many of each kind in all."""
         for number, draw in enumerate(self.draws.since(self.drawn), self.drawn):
             self.drawn = number + 1
-            if not len(draw.labels):
-                continue
-            taken = numpy.concatenate(
-                [
-                    numpy.arange(draw.objects)[: need[True] - have[True]],
-                    numpy.arange(draw.objects, len(draw.labels))[: need[False] - have[False]],
-                ]
-            )
-            if not len(taken):
-                continue
-            which = self.draws.scales(draw, number, len(getattr(self.view, "scales", (1,))))
-            which = None if which is None else which[taken]
-            seen = self.view(draw.photo, draw.boxes[taken], draw.mirror, which)
-            shows = draw.labels[taken] > 0
-            for kind in True, False:
-                at = numpy.flatnonzero(shows == kind)
-                if not len(at):
-                    continue
-                for name, x in seen.parts.items():
-                    parts[kind].setdefault(name, []).append(x[seen.of[at]])
-                rows[kind].append((draw.labels[taken][at], draw.targets[taken][at]))
-                have[kind] += len(at)
-            if have == need:
-                break
-        stacked = {k: {n: xp.concatenate(x) for n, x in parts[k].items()} for k in parts}
-        told = {k: [numpy.concatenate(x) for x in zip(*rows[k])] for k in rows}
-        order = {k: rng.permutation(need[k]) for k in need}
-        for i in range(count):
-            at = {True: order[True][i * objects : (i + 1) * objects],
-                  False: order[False][i * ground : (i + 1) * ground]}  # fmt: skip
-            given = {
-                name: xp.concatenate([stacked[k][name][at[k]] for k in (True, False)])
-                for name in self.view.layers
-            }
-            labels, targets = (
-                numpy.concatenate([told[k][j][at[k]] for k in (True, False)]) for j in (0, 1)
-            )
-            yield [{**given, **self._told(labels, targets)}], labels
+            every = np.arange(len(draw.labels))
+            at = np.concatenate([every[: draw.objects][:objects], every[draw.objects :][:ground]])
+            if len(at):
+                labels = draw.labels[at]
+                which = self.draws.scales(draw, number, len(self.view.scales))
+                which = None if which is None else which[at]
+                seen = self.view(draw.photo, draw.boxes[at], draw.mirror, which)
+                objects -= np.count_nonzero(labels)
+                ground -= np.count_nonzero(labels == 0)
+                yield {n: x[seen.of] for n, x in seen.parts.items()}, labels, draw.targets[at]
+            if not objects and not ground:
+                return
 
     def _whole(self, count: int):
         """Batches of the windows of some photos, as the net's first layer takes them."""
