@@ -87,6 +87,22 @@ class Ridge:
             part = rows[i : i + BLOCK].astype(np.float64)
             self.gram += part.T @ part
 
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Where it stands: plain arrays for a file."""
+        kept = {"gram": self.gram} if self.gram is not None else {
+            "rows": np.concatenate([np.zeros((0, self.width), np.float32), *self.rows]),
+            "parts": np.array([len(part) for part in self.rows], np.int64),
+        }  # fmt: skip
+        targets = np.concatenate([np.zeros((0, 4)), *self.targets])
+        return {"cross": self.cross, "sums": self.sums, "targets": targets, **kept}
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """What to_arrays gave; the rows in the parts that they came in, for the same sums."""
+        self.cross, self.sums, self.targets = arrays["cross"], arrays["sums"], [arrays["targets"]]
+        self.count, self.gram = len(arrays["targets"]), arrays.get("gram")
+        if self.gram is None:
+            self.rows = np.split(arrays["rows"], np.cumsum(arrays["parts"])[:-1])
+
     def solve(self, penalty: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(weights (width, 4), mean of the targets, matrix that undoes their whitening)."""
         from scipy.linalg import cho_factor, cho_solve
@@ -135,6 +151,15 @@ class BoxLearner:
             wide = np.concatenate([rows[at] * np.float32(self.scale), ones], 1)
             self.ridges[c].see(wide, encoded(boxes[at] - LAST, objects[at] - LAST))
 
+    def to_arrays(self) -> dict[str, dict[str, np.ndarray]]:
+        """Where it stands: plain arrays for a file."""
+        return {f"class {c}": ridge.to_arrays() for c, ridge in self.ridges.items()}
+
+    def restore(self, arrays: dict[str, dict[str, np.ndarray]]) -> None:
+        """What to_arrays gave."""
+        for c, ridge in self.ridges.items():
+            ridge.restore(arrays[f"class {c}"])
+
     def solve(self, penalty: float, into: BoxRegressors | None = None) -> BoxRegressors:
         """The regressors; a class without windows moves nothing. into: those of other classes."""
         n = self.classes
@@ -148,9 +173,3 @@ class BoxLearner:
             if ridge.count:
                 made.W[c], made.mean[c], made.back[c] = ridge.solve(penalty)
         return made
-
-
-def groups(classes: int, width: int, memory: int | None) -> list[list[int]]:
-    """Classes that are learned in one pass over the photos: their matrices fit into memory."""
-    at_once = max(1, min(classes, (memory or 4 << 30) // 2 // (8 * (width + 1) ** 2)))
-    return [[*range(i, min(i + at_once, classes))] for i in range(0, classes, at_once)]

@@ -9,7 +9,7 @@ import numpy as np
 
 from convnet.cli import UsageError
 from convnet.detect import crops as crops_by_class
-from convnet.detect import results, steps
+from convnet.detect import learning, results, steps, testing
 from convnet.detect.calibration import probability
 from convnet.detect.charts import curves
 from convnet.detect.combine import union
@@ -85,21 +85,21 @@ class Chain:
     @cached_property
     def with_svms(self) -> Detector:
         """And SVMs."""
-        return steps.svm(self.job, self.finetuned)
+        return learning.svm(self.job, self.finetuned)
 
     @cached_property
     def complete(self) -> Detector:
         """And box regression, and scores from which detections are shown."""
-        return steps.calibrated(self.job, steps.bbox(self.job, self.with_svms))
+        return testing.calibrated(self.job, learning.bbox(self.job, self.with_svms))
 
 
 def test(one: Job, model: Detector, shard: tuple[int, int], rule: str | None) -> None:
     """Detect on the test split (a shard of it); once all is there, the table and result files."""
     split, ranks = one.options.test_split, one.options.svd
-    models = [model, steps.lowered(one, model)] if ranks else [model]
+    models = [model, testing.lowered(one, model)] if ranks else [model]
     means = []
     for which, suffix in zip(models, ["", f"-svd-{ranks.replace(',', '-')}"]):
-        photos, store = one.photos(split), steps.test(one, which, split, shard)
+        photos, store = one.photos(split), testing.test(one, which, split, shard)
         if left := sum(1 for _ in store.missing(photos.photos)):
             print(f"{left} photos are to be tested yet, in other shards")
             return
@@ -109,7 +109,7 @@ def test(one: Job, model: Detector, shard: tuple[int, int], rule: str | None) ->
                      rule or default_rule(one), split)  # fmt: skip
         means.append(got.mean)
     if ranks:
-        exact, low = steps.fc_seconds(one, models, split)
+        exact, low = testing.fc_seconds(one, models, split)
         print(
             f"fc layers of rank {ranks}: mAP {100 * means[1]:.2f}, {low:.3f} s a photo; "
             f"exact: {100 * means[0]:.2f}, {exact:.3f} s ({exact / low:.1f} x)"
@@ -151,7 +151,7 @@ def combined(
             photos, split, rule = mine, one.options.test_split, rule or default_rule(one)
         elif mine.fingerprint != photos.fingerprint:
             raise DataError(f"{work}: is tested on other photos than {jobs[0]}")
-        found = kept(steps.found_store(one, model, split), photos)
+        found = kept(testing.found_store(one, model, split), photos)
         if calibrate:
             found = [probability(f, model.sigmoids) for f in found]
         every.append(found)

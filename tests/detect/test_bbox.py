@@ -5,8 +5,9 @@ import pytest
 from sklearn.linear_model import Ridge as Theirs
 
 from convnet.detect import bbox
-from convnet.detect.bbox import LAST, BoxLearner, BoxRegressors, Ridge, groups, whitening
+from convnet.detect.bbox import LAST, BoxLearner, BoxRegressors, Ridge, whitening
 from convnet.detect.boxes import decoded, encoded
+from convnet.detect.passes import groups
 
 
 def boxes(n, seed=0):
@@ -107,8 +108,9 @@ def test_both_systems_are_equal(monkeypatch):
 
 def test_classes_in_groups():
     """Classes whose matrices would not fit are learned in several passes, to the same end."""
-    assert groups(20, 12800, 16 << 30)[0] == [0, 1, 2, 3, 4, 5]
-    assert [c for g in groups(20, 12800, 16 << 30) for c in g] == [*range(20)]
+    size = 8 * 12801**2
+    assert groups(20, size, 16 << 30)[0] == [0, 1, 2, 3, 4, 5]
+    assert [c for g in groups(20, size, 16 << 30) for c in g] == [*range(20)]
     assert groups(5, 100, None) == [[0, 1, 2, 3, 4]]
     rng = np.random.default_rng(3)
     rows, start, goal = rng.normal(size=(60, 8)).astype(np.float32), boxes(60), boxes(60, 1)
@@ -123,3 +125,24 @@ def test_classes_in_groups():
     np.testing.assert_array_equal(parts.W, whole.W)
     with pytest.raises(ValueError, match="box regression of shapes"):
         BoxRegressors.from_arrays({**whole.to_arrays(), "mean": np.zeros((2, 4))})
+
+
+@pytest.mark.parametrize("stop", [1, 3, 7])
+def test_a_pass_that_stopped_goes_on_with_the_same_bits(stop):
+    """Also while there are fewer rows than numbers in one, before and after the products."""
+    rng = np.random.default_rng(4)
+    parts = [
+        (rng.normal(size=(9, 20)).astype(np.float32), boxes(9, i), boxes(9, 10 + i),
+         rng.integers(0, 2, 9))
+        for i in range(8)
+    ]  # fmt: skip
+    whole, first, then = (BoxLearner(2, 20, 0.5) for _ in range(3))
+    for part in parts:
+        whole.see(*part)
+    for part in parts[:stop]:
+        first.see(*part)
+    then.restore(first.to_arrays())
+    for part in parts[stop:]:
+        then.see(*part)
+    assert (then.ridges[0].gram is not None) and (first.ridges[0].gram is None) == (stop < 7)
+    np.testing.assert_array_equal(then.solve(3.0).W, whole.solve(3.0).W)

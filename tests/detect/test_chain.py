@@ -1,5 +1,6 @@
 """tools/detect.py as a user meets it: all steps on pasted photos, again, killed, in shards."""
 
+import contextlib
 import json
 import shutil
 import signal
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from convnet.detect import commands, learning, passes
 from convnet.detect.job import Job
 from convnet.detect.model import Detector
 from convnet.detect.results import read
@@ -90,6 +92,43 @@ def test_a_changed_option_makes_its_step_and_those_behind_it_anew(made, tmp_path
     assert done.out.count("is there already") == 2
     assert "made with another bbox; it is made anew" in done.err
     assert Detector.load(work / "det.h5").regressors is None
+
+
+STOPS = {  # the pass that is stopped: its step, photos of passes before, bytes of memory
+    "objects": ("svm", 0, None), "mining-0": ("svm", 40, None), "mining-1": ("svm", 80, 1),
+    "boxes-0": ("bbox", 0, None), "boxes-1": ("bbox", 40, 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kept", STOPS)
+def test_a_stopped_pass_goes_on(made, tmp_path, monkeypatch, kept):
+    """Stopped after 25 photos of a pass, with all classes in memory or a class at a time."""
+    step, before, memory = STOPS[kept]
+    names = ("job.json", "proposals-grid", "maps", "finetuned.h5", "svm.h5", "det.h5")
+    work = copied(made, tmp_path / "w", *names[: 4 if step == "svm" else 5])
+    monkeypatch.setattr(passes, "EVERY", 0)
+    monkeypatch.setattr(passes, "TIMES", 0)
+    monkeypatch.setattr(learning, "memory_of_computer", lambda: memory)
+    photo, seen = passes.Pass.photo, []
+
+    def stopped(self):
+        photo(self)
+        seen.append(self.path.stem)
+        if seen.count(kept) == 25 and len(seen) == first:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(passes.Pass, "photo", stopped)
+    for first in (before + 25, 0):
+        with contextlib.suppress(KeyboardInterrupt):
+            commands.run({"command": step, "work": work})
+        assert first == 0 or (work / f"{kept}.h5").exists()
+    assert seen.count(kept) == 40
+    one, other = (Detector.load(w / {"svm": "svm.h5", "bbox": "det.h5"}[step])
+                  for w in (made / "work", work))  # fmt: skip
+    if memory is None:
+        assert one.fingerprint == other.fingerprint
+    np.testing.assert_allclose(other.svms.W, one.svms.W, atol=1e-5 * abs(one.svms.W).max())
+    assert not [*work.glob("*-?.h5"), *work.glob("objects*")]
 
 
 def test_another_nms_tests_again_and_learns_nothing(made, tmp_path):
