@@ -5,6 +5,7 @@ import errno
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -23,6 +24,7 @@ ADVICE = {
     errno.EROFS: "choose a folder that can be written to",
     errno.ENOENT: "make its folder first",
 }
+DAY = 24 * 3600  # seconds
 
 
 def replace(path: Path, pieces: Iterable[Any]) -> None:
@@ -40,10 +42,9 @@ def replacing(path: Path) -> Iterator[IO]:
     the old file is as it was and nothing is left beside it.
     """
     path = path.resolve()  # a link stays one
-    part = path.parent / f".{os.getpid()}-{secrets.token_hex(4)}.part"
+    part, file = _begun(path.parent)
     try:
-        with part.open("x+b") as file:
-            hold(file)
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -52,6 +53,16 @@ def replacing(path: Path) -> Iterator[IO]:
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def _begun(folder: Path) -> tuple[Path, IO]:
+    """A new file there, marked as ours before a sweep could have taken it for a leftover."""
+    while True:
+        part = folder / f".{os.getpid()}-{secrets.token_hex(4)}.part"
+        file = part.open("x+b")
+        if hold(file) and part.exists():
+            return part, file
+        file.close()
 
 
 def sweep(folder: Path) -> None:
@@ -63,17 +74,24 @@ def sweep(folder: Path) -> None:
 
 
 def leftovers(folder: Path) -> Iterator[Path]:
-    """What `replace` has left in a folder where its process died on the way."""
+    """What `replace` has left in a folder where its process died on the way; each held meanwhile.
+
+    On a disk without locks nobody can tell; there it is what nothing was written to for a day.
+    """
     for path in folder.glob(".*.part"):
-        with contextlib.suppress(FileNotFoundError):
-            with path.open("rb") as file:
-                dead = hold(file)
-            if dead:
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+            ours = _locked(file)
+            if ours or (ours is None and time.time() - path.stat().st_mtime > DAY):
                 yield path
 
 
 def hold(file: IO) -> bool:
     """Mark an open file as ours until it is closed or we die; False if another process has it."""
+    return _locked(file) is not False
+
+
+def _locked(file: IO) -> bool | None:
+    """Whether a file is locked for us now; None on a disk without locks."""
     try:
         if fcntl is None:
             return _hold_windows(file)
@@ -81,8 +99,9 @@ def hold(file: IO) -> bool:
     except BlockingIOError:
         return False
     except OSError as e:
-        if e.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):  # a disk without locks
+        if e.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
             raise
+        return None
     return True
 
 

@@ -8,6 +8,8 @@ the size is even). It follows from the windows of the layers on the way, so noth
 import math
 from typing import NamedTuple
 
+import numpy as np
+
 from convnet.graph import Graph
 
 SEMANTICS = ("crop", "paper", "release")
@@ -67,14 +69,23 @@ def cells(of: Field, semantics: str, begin: int, end: int, side: int, own: int) 
         own = min(own, side)
         first = min(max(math.floor(begin / of.stride + 0.5), 0), side - own)
         return first, first + own
+    first, last = (np.clip(n, 0, side - 1) for n in inside(of, semantics, begin, end - 1))
+    return int(first), int(last) + 1
+
+
+def inside(of: Field, semantics: str, first, last) -> tuple[np.ndarray, np.ndarray]:
+    """The first and the last cell of pixels from `first` to `last`, whole numbers as float64.
+
+    Pixels may be numbers or arrays of them, with fractions; cells may be outside of the map.
+    semantics: paper or release, as `cells` has them.
+    """
+    first, last = (np.asarray(n, np.float64) - of.centre for n in (first, last))
     if semantics == "paper":
-        first = math.floor((begin - of.centre) / of.stride) + 1
-        last = math.ceil((end - 1 - of.centre) / of.stride) - 1
+        first, last = np.floor(first / of.stride) + 1, np.ceil(last / of.stride) - 1
     else:
         shrink = SHRINK if of.stride >= 12 else SHRINK / 16 * of.stride
-        first = math.floor((begin - of.centre + shrink) / of.stride + 0.5)
-        last = math.ceil((end - 1 - of.centre - shrink) / of.stride - 0.5)
-    if last < first:  # on numbers counted from 1, truncated towards 0
-        first = last = int((first + last + 2) / 2) - 1
-    first, last = (min(max(n, 0), side - 1) for n in (first, last))
-    return first, last + 1
+        first = np.floor((first + shrink) / of.stride + 0.5)
+        last = np.ceil((last - shrink) / of.stride - 0.5)
+    middle = np.trunc((first + last + 2) / 2) - 1  # on numbers counted from 1
+    empty = last < first
+    return np.where(empty, middle, first), np.where(empty, middle, last)

@@ -94,7 +94,7 @@ class Loader:
                 full = (RINGS, self.depth, PIECE, *shape)
                 memory = context.RawArray(ctypes.c_uint8, int(np.prod(full)))
                 self.slots = np.frombuffer(memory, np.uint8).reshape(full)
-            with _deaf():
+            with deaf():
                 for _ in range(workers):
                     self._start(context, memory, full)
 
@@ -213,7 +213,7 @@ def _close(pipes: list[Connection], processes: list) -> None:
 
 
 @contextlib.contextmanager
-def _deaf():
+def deaf():
     """Processes started here never hear Ctrl-C: it is for the parent, which then ends them."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield

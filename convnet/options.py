@@ -17,8 +17,18 @@ def parser(doc: str) -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    made.add_argument("--version", action="version", version=f"convnet {__version__}")
+    add_version(made)
     return made
+
+
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """--version."""
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"convnet {__version__}",
+        help="show the version of convnet and exit",
+    )
 
 
 def positive(text: str) -> int:
@@ -46,6 +56,11 @@ def weight_or_auto(text: str) -> float | str:
     """A number from 1e-6 to 1e6, beyond which no SVM gets far, or the word auto."""
     which = "from 1e-6 to 1e6, or auto"
     return text if text == "auto" else _number(text, lambda number: 1e-6 <= number <= 1e6, which)
+
+
+def finite(text: str) -> float:
+    """Any number."""
+    return _number(text, lambda number: True, "that is finite")
 
 
 def share(text: str) -> float:

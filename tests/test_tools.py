@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import itertools
 import re
 import subprocess
 import sys
@@ -83,9 +84,11 @@ def test_every_option_has_a_help_text(tool):
     assert result.code == 0
     text = ast.parse((ROOT / "tools" / f"{tool}.py").read_text())
     assert ast.get_docstring(text) in result.out
-    options = re.split(r"\n  (?=-)", result.out.partition("\noptions:")[2])[1:]
-    assert len(options) > 2
-    for option in options:
+    commands = re.findall(r"\n    (\w+) ", result.out.partition("\npositional arguments:")[2])
+    helps = [result.out, *(call(tool, command, "--help").out for command in commands)]
+    options = [re.split(r"\n  (?=-)", text.partition("\noptions:")[2])[1:] for text in helps]
+    assert all(len(some) > 1 for some in options)
+    for option in itertools.chain.from_iterable(options):
         words = re.sub(r"^\S+( [A-Z|a-z.=<>{},]+)?(, --\S+( \S+)?)?", "", option).split()
         assert len(words) > 2, option
 

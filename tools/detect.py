@@ -25,6 +25,7 @@ def arguments() -> argparse.Namespace:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    options.add_version(parser)
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="command", parser_class=cli.Parser
     )
@@ -81,8 +82,10 @@ def _step(parser: argparse.ArgumentParser) -> None:
         metavar="I/N",
         help="do part I of N of the photos, in prepare, features and test",
     )
-    group.add_argument("--seed", type=options.natural, metavar="N", help="default: 0")
-    group.add_argument("--device", metavar="NAME", help="cpu (default) or gpu")
+    group.add_argument(
+        "--seed", type=options.natural, metavar="N", help="of all that is random (default: 0)"
+    )
+    group.add_argument("--device", metavar="NAME", help="where to compute: cpu (default) or gpu")
     group = parser.add_argument_group("windows")
     group.add_argument("--method", choices=("spp", "rcnn"), help="windows of maps, or warped crops")
     group.add_argument(
@@ -97,7 +100,7 @@ def _step(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--mean",
-        type=float,
+        type=options.finite,
         metavar="X",
         help="subtracted from all channels (default: the net's means; the authors' release: 128)",
     )
@@ -176,18 +179,20 @@ def _run(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--threshold",
-        type=float,
+        type=options.finite,
         metavar="X",
         help="show what scores at least this (default: the model's)",
     )
     parser.add_argument("--proposals", metavar="HOW", help="fast, quality or grid")
-    parser.add_argument("--device", metavar="NAME", help="cpu or gpu")
+    parser.add_argument("--device", metavar="NAME", help="where to compute: cpu (default) or gpu")
 
 
 def _crops(parser: argparse.ArgumentParser) -> None:
     _data(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="a new folder")
-    parser.add_argument("--seed", type=options.natural, metavar="N", help="default: 0")
+    parser.add_argument(
+        "--seed", type=options.natural, metavar="N", help="of places without objects (default: 0)"
+    )
 
 
 def _combine(parser: argparse.ArgumentParser) -> None:

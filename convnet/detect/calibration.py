@@ -20,10 +20,10 @@ def judged(photos: DetectionSet, found: list[Found], c: int) -> tuple[np.ndarray
 def threshold(scores: np.ndarray, right: np.ndarray, objects: int) -> float:
     """The score from which precision and recall have the largest harmonic mean (F1).
 
-    Halfway to the next lower score; +inf where no detection is right.
+    Halfway to the next lower score; NaN where no detection is right.
     """
     if not right.any():
-        return float("inf")
+        return float("nan")
     order = np.argsort(-scores, kind="stable")
     scores, hits = scores[order], np.cumsum(right[order])
     ends = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)  # of equal scores, all
@@ -63,4 +63,6 @@ def learned(photos: DetectionSet, found: list[Found]) -> tuple[np.ndarray, np.nd
         scores, right = judged(photos, found, c)
         thresholds.append(threshold(scores, right, counts[c]))
         sigmoids.append(sigmoid(scores, right))
-    return np.array(thresholds), np.array(sigmoids)
+    known = [score for score in thresholds if not np.isnan(score)]
+    usual = float(np.median(known)) if known else 0.0  # for a class of which none was right
+    return np.nan_to_num(thresholds, nan=usual), np.array(sigmoids)

@@ -1,15 +1,17 @@
 """Curves and shares as pictures. matplotlib draws them, without a screen or any global state."""
 
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 
+from convnet.cli import UsageError
 from convnet.detect import analysis
 from convnet.detect.detections import Found
 from convnet.detect.evaluate import Result
 from convnet.detect.sets import DetectionSet
-from convnet.files import replacing
+from convnet.files import advice, replacing
 
 LEGEND = 24  # classes that a legend can name
 
@@ -54,6 +56,10 @@ def _errors(Figure, photos: DetectionSet, found: list[Found]):
 
 
 def _write(figure, path: Path) -> Path:
-    with replacing(path) as file:
-        figure.savefig(file, format="png", dpi=110)
+    try:
+        with replacing(path) as file, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph")  # letters that the font lacks
+            figure.savefig(file, format="png", dpi=110)
+    except OSError as e:
+        raise UsageError(f"{path}: no picture written, {advice(e)}") from None
     return path

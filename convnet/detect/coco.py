@@ -1,6 +1,7 @@
 """Sets as COCO describes them: one JSON file of images, categories and annotations."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 from convnet.detect.sets import DetectionSet, Notes, Photo, objects
@@ -18,18 +19,20 @@ def read(path: str | Path, images: str | Path | None = None) -> DetectionSet:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         categories = sorted(found["categories"], key=lambda c: c["id"])
-        pictures, rows = found["images"], found.get("annotations", [])
+        pictures, rows = found["images"], found.get("annotations") or []
+        of: dict[int, list] = {p["id"]: [] for p in pictures}
+        sizes = {p["id"]: (int(p["width"]), int(p["height"])) for p in pictures}
+        files = {p["id"]: str(p["file_name"]) for p in pictures}
         label = {c["id"]: i for i, c in enumerate(categories)}
         names = [str(c["name"]) for c in categories]
     except OSError as e:
         raise DataError(f"{printable(str(path))}: {e.strerror.lower()}") from None
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise DataError(
             f"{printable(str(path))}: no JSON of COCO's detection sets with images, categories "
             f"and annotations ({type(e).__name__} {e})"
         ) from None
-    folder, notes = _images(path, images, pictures), Notes()
-    of: dict[int, list] = {p["id"]: [] for p in pictures}
+    folder, notes = _images(path, images, next(iter(files.values()), "")), Notes()
     for row in rows:
         try:
             x, y, w, h = map(float, row["bbox"])
@@ -42,21 +45,22 @@ def read(path: str | Path, images: str | Path | None = None) -> DetectionSet:
                 f"or of an image or category that is not there ({e})"
             ) from None
     photos = []
-    for p in pictures:
-        size = p["width"], p["height"]
-        name = Path(p["file_name"]).stem
-        made = objects(of[p["id"]], size, f"{path}: image {p['id']}", notes)
-        photos.append(Photo(name, folder / p["file_name"], *size, *made, number=p["id"]))
+    for number, size in sizes.items():
+        made = objects(of[number], size, f"{path}: image {number}", notes)
+        name = files[number].rpartition(".")[0] or files[number]
+        photos.append(Photo(name, folder / files[number], *size, *made, number=number))
+    twice = [n for n, count in Counter(p.name for p in photos).items() if count > 1]
+    if twice:
+        raise DataError(f"{path}: two photos are called {printable(twice[0])}")
     numbers = tuple(c["id"] for c in categories)
     return DetectionSet(path.stem, names, photos, "coco", numbers, notes.lines())
 
 
-def _images(path: Path, images: str | Path | None, pictures: list[dict]) -> Path:
+def _images(path: Path, images: str | Path | None, first: str) -> Path:
     """The folder of the photos. DataError where the first one is not in it."""
     word = path.stem.rpartition("_")[2]
     beside = [path.parent.parent, path.parent]
     tried = [Path(images)] if images else [b / w for b in beside for w in (word, "images", ".")]
-    first = pictures[0]["file_name"] if pictures else ""
     for folder in tried:
         if (folder / first).is_file() or not first:
             return folder

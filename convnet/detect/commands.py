@@ -1,6 +1,8 @@
 """The commands of tools/detect.py."""
 
-from collections.abc import Callable
+import itertools
+import sys
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,14 @@ from convnet.detect.job import KINDS, Job
 from convnet.detect.model import Detector
 from convnet.detect.opened import open_set
 from convnet.detect.proposals import METHODS, finder
-from convnet.detect.sets import DetectionSet, of_photos
+from convnet.detect.sets import DetectionSet, Photo, of_photos
 from convnet.loader import DataError
 from convnet.providers import printable
+from convnet.session import python_here
 
 WORK = "runs/detect"
 RULES = {"voc": "voc07", "coco": "coco", "ilsvrc": "ilsvrc"}
+TESTED = {"test_split", "device", "svd"}  # options that leave the detector as it is
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
@@ -52,6 +56,8 @@ def job(command: str, args: dict[str, Any]) -> int:
         args["set"] = tuple(args["set"])
     one = Job(work, args)
     o, chain = one.options, Chain(one)
+    if command == "test" and set(args) <= TESTED and (work / steps.COMPLETE).exists():
+        chain.complete = Detector.load(work / steps.COMPLETE, o.device)  # needs no --net=
     done: dict[str, Callable[[], Any]] = {
         "prepare": lambda: [
             steps.prepare(one, split, shard) for split in dict.fromkeys((o.split, o.test_split))
@@ -68,6 +74,9 @@ def job(command: str, args: dict[str, Any]) -> int:
     with one.remembered():
         for name in names:
             done[name]()
+    if command == "train":
+        model = one.work / steps.COMPLETE
+        print(f"now: {python_here()} tools/detect.py run <photos> --model={model}")
     return 0
 
 
@@ -141,17 +150,25 @@ def combined(
     """The detections of several jobs that have been tested, together."""
     if len(jobs) < 2:
         raise UsageError("combine takes the folders of two jobs or more")
-    every, photos, split = [], None, ""
+    if len({Path(work).resolve() for work in jobs}) < len(jobs):
+        raise UsageError("combine takes different jobs")
+    every, photos, split, kinds = [], None, "", set()
     for work in jobs:
-        if not (Path(work) / steps.COMPLETE).exists():
-            raise DataError(f"{work}: no {steps.COMPLETE} there; is this the folder of a job?")
-        one, model = Job(work, {}), Detector.load(Path(work) / steps.COMPLETE)
+        model, one = Detector.load(complete(work)), Job(work, {})
         mine = one.photos(one.options.test_split)
         if photos is None:
             photos, split, rule = mine, one.options.test_split, rule or default_rule(one)
         elif mine.fingerprint != photos.fingerprint:
             raise DataError(f"{work}: is tested on other photos than {jobs[0]}")
         found = kept(testing.found_store(one, model, split), photos)
+        kinds.add(model.svms is not None)
+        if len(kinds) > 1 and not calibrate:
+            raise UsageError(
+                f"{jobs[0]} and {work} have scores of other kinds, of SVMs and of a softmax; "
+                "--calibrate makes probabilities of both"
+            )
+        if calibrate and model.sigmoids is None:
+            raise DataError(f"{work}: is not tested yet; tools/detect.py test --work={work}")
         if calibrate:
             found = [probability(f, model.sigmoids) for f in found]
         every.append(found)
@@ -168,28 +185,68 @@ def detect(
     device: str = "cpu",
 ) -> int:
     """Detect on photos: a picture of each with its boxes, and detections.json."""
-    detector = Detector.load(model, device)
+    detector = Detector.load(complete(model) if Path(model).is_dir() else model, device)
     how = proposals or detector.settings.proposals
     if not proposals and how not in METHODS:
         how = METHODS[0]  # the model has learned from a file of boxes of other photos
-    find = finder(how)
-    there = of_photos(pictures(photos), detector.classes)
-    folder, found, view = Path(out), [], detector.view()
+    find, paths, folder = finder(how), pictures(photos), Path(out)
+    made = dict(zip(paths, names(paths)))
     made_folder(folder)
-    least = detector.thresholds if threshold is None else threshold
-    if least is None:
-        least = 0.0 if detector.svms is not None else 0.5
-    for photo, name in zip(there.photos, names(there)):
-        pixels = photo.pixels()
-        boxes = find(pixels)
-        one = detector.found(photo, boxes, view) if len(boxes) else nothing()
-        one = one.above(least)
-        draw(pixels, one, detector.classes, folder / name)
-        print(f"{printable(str(photo.path))}: {told(one, detector.classes)} -> {folder / name}")
-        found.append(one)
-    write_json(folder / "detections.json", to_json(there.photos, found, detector.classes))
+    if there := {p.resolve() for p in paths} & {(folder / n).resolve() for n in made.values()}:
+        raise UsageError(
+            f"--out={out}: {sorted(there)[0]} would be drawn over; name another folder"
+        )
+    shown, rows, bad = Shown(detector, threshold), [], 0
+    try:
+        for path, name in made.items():
+            try:
+                photo = of_photos([path], detector.classes).photos[0]
+                one = shown.of(photo, find)
+            except DataError as e:  # the others are not to wait for it
+                if len(made) == 1:
+                    raise
+                print(e, file=sys.stderr)
+                bad += 1
+                continue
+            chances = shown.chances(one)
+            draw(photo.pixels(), one, detector.classes, folder / name, chances)
+            print(f"{printable(str(path))}: {told(one, detector.classes)} -> {folder / name}")
+            rows.append(to_json(photo, one, detector.classes, name, chances))
+    finally:
+        write_json(folder / "detections.json", rows)
     print(folder / "detections.json")
+    if bad:
+        raise DataError(f"{bad} of {len(made)} photos could not be read")
     return 0
+
+
+def complete(work: str) -> Path:
+    """The detector of a job. DataError where the folder has none."""
+    path = Path(work) / steps.COMPLETE
+    if not path.exists():
+        raise DataError(f"{work}: no {path.name} there; is this the folder of a job?")
+    return path
+
+
+class Shown:
+    """What a detector shows of photos: what scores at least a threshold, its own or another."""
+
+    def __init__(self, model: Detector, threshold: float | None):
+        self.model, self.view = model, model.view()
+        self.least = model.thresholds if threshold is None else threshold
+        if self.least is None:
+            self.least = 0.0 if model.svms is not None else 0.5
+
+    def of(self, photo: Photo, find: Callable[[np.ndarray], np.ndarray]) -> Found:
+        """The detections on a photo, among the boxes that are found there."""
+        boxes = find(photo.pixels())
+        found = self.model.found(photo, boxes, self.view) if len(boxes) else nothing()
+        return found.above(self.least)
+
+    def chances(self, found: Found) -> np.ndarray | None:
+        """How likely each is right; None where the detector does not know."""
+        sigmoids = self.model.sigmoids
+        return None if sigmoids is None else probability(found, sigmoids).scores
 
 
 def told(found: Found, classes: list[str]) -> str:
@@ -199,14 +256,13 @@ def told(found: Found, classes: list[str]) -> str:
     return ", ".join(some) or "nothing found"
 
 
-def names(photos: DetectionSet) -> list[str]:
+def names(paths: list[Path]) -> Iterator[str]:
     """A name for the picture of each photo; photos of one name in several folders get numbers."""
-    used: dict[str, int] = {}
-    made = []
-    for photo in photos.photos:
-        n = used[photo.name] = used.get(photo.name, 0) + 1
-        made.append(f"{photo.name}{'' if n == 1 else f'-{n}'}.png")
-    return made
+    used: set[str] = set()
+    for path in paths:
+        tries = itertools.chain([path.stem], (f"{path.stem}-{n}" for n in itertools.count(2)))
+        used.add(name := next(name for name in tries if name not in used))
+        yield f"{name}.png"
 
 
 def pictures(given: list[str]) -> list[Path]:
@@ -222,7 +278,9 @@ def pictures(given: list[str]) -> list[Path]:
             found += listed(path)
         else:
             found.append(path)
-    return found
+    if not found:
+        raise DataError(f"{', '.join(given)}: no photo is listed there")
+    return [*dict.fromkeys(found)]
 
 
 def listed(path: Path) -> list[Path]:
@@ -251,8 +309,13 @@ def crops(out: str, seed: int = 0, split: str = "trainval", **where: Any) -> int
         raise UsageError("one of --voc=, --coco=, --ilsvrc= says where the photos are")
     kind = given[0]
     photos = open_set(where[kind], split, kind=kind, images=where.get("images"))
+    for note in photos.notes:
+        print(f"note: {note}", file=sys.stderr)
     counts = crops_by_class.write(photos, Path(out), seed)
     for name, n in counts.items():
         print(f"{name}: {n:,}")
-    print(f"now: python tools/train.py --data-path={out} --layer-def=layer_configs/...")
+    print(
+        f"now: {python_here()} tools/train.py --layer-def=layer_configs/spp_zf5_half.cfg "
+        f"--data-path={out} --epochs=12 --save-path=runs/base"
+    )
     return 0

@@ -6,6 +6,7 @@
 tools/train.py --data-path=<out> takes such a folder.
 """
 
+import re
 import sys
 from pathlib import Path
 
@@ -29,9 +30,9 @@ def write(photos: DetectionSet, out: Path, seed: int = 0) -> dict[str, int]:
     counts = dict.fromkeys([*photos.classes, "background"], 0)
     if "background" in photos.classes:
         raise UsageError("a class of these photos is called background, as crops without one are")
-    if out.exists() and any(out.iterdir()):
-        raise UsageError(f"--out={out}: is not empty; name a new folder")
     try:
+        if out.exists() and any(out.iterdir()):
+            raise UsageError(f"--out={out}: is not empty; name a new folder")
         for name in counts:
             (out / folder_name(name)).mkdir(parents=True, exist_ok=True)
         for i, photo in enumerate(tqdm(photos.photos, "crops", unit="photo",
@@ -51,7 +52,8 @@ def write(photos: DetectionSet, out: Path, seed: int = 0) -> dict[str, int]:
 
 def folder_name(name: str) -> str:
     """A name that can be that of a file."""
-    return name.replace("/", "_").replace("\\", "_").replace("\0", "_") or "_"
+    name = re.sub(r"[/\\\0]", "_", name)
+    return name if name.strip(".") else f"_{name[1:]}".replace(".", "_")
 
 
 def crops_of(photo: Photo, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

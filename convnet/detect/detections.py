@@ -1,7 +1,6 @@
 """What was found on photos, and the files that hold it."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,24 +42,19 @@ def kept(store: Store, photos: DetectionSet) -> list[Found]:
     return [Found(**store.load(photo)) for photo in photos.photos]
 
 
-def to_json(photos: Sequence[Photo], found: Sequence[Found], classes: list[str]) -> list[dict]:
-    """[{"photo", "detections": [{"label", "score", "box": [left, top, right, bottom]}]}]."""
-    return [
-        {
-            "photo": str(photo.path),
-            "width": photo.width,
-            "height": photo.height,
-            "detections": [
-                {
-                    "label": classes[c],
-                    "score": round(float(s), 6),
-                    "box": [round(v, 2) for v in b.tolist()],
-                }
-                for b, s, c in sorted(zip(*one), key=lambda row: -row[1])
-            ],
-        }
-        for photo, one in zip(photos, found)
-    ]
+def to_json(
+    photo: Photo, found: Found, classes: list[str], picture: str, chances: np.ndarray | None = None
+) -> dict:
+    """{"photo", "picture", "width", "height", "detections": [{"label", "score", "probability",
+    "box": [left, top, right, bottom]}]}, best first; chances: (N,) the probabilities, if known."""
+    rows = []
+    for i in np.argsort(-found.scores, kind="stable"):
+        row = {"label": classes[found.labels[i]], "score": round(float(found.scores[i]), 6)}
+        if chances is not None:
+            row["probability"] = round(float(chances[i]), 4)
+        rows.append({**row, "box": [round(v, 2) for v in found.boxes[i].tolist()]})
+    return {"photo": str(photo.path), "picture": picture, "width": photo.width,
+            "height": photo.height, "detections": rows}  # fmt: skip
 
 
 def write_json(path: Path, rows: list[dict]) -> None:

@@ -158,7 +158,7 @@ def _coco(photos: DetectionSet, found: list[Found]) -> Result:
     recall = np.arange(101) / 100
     curves = [(recall, precision[0, :, c]) for c in range(len(counts))]
     detections = np.bincount(np.concatenate([f.labels for f in found]), minlength=len(counts))
-    more = dict(zip(names, judge.stats[1:9].tolist()))
+    more = {name: x for name, x in zip(names, judge.stats[1:9].tolist()) if x >= 0}  # -1: none
     return Result("coco", photos.classes, ap, counts, detections, curves, more)
 
 

@@ -134,7 +134,8 @@ class Finetuning:
                 batches = self._pooled(count) if self.kind == "fc" else self._whole(count)
                 steps = []
                 for given, labels in batches:
-                    steps.append(self._step(given, labels))
+                    with np.errstate(all="ignore"):  # what is not finite is told below
+                        steps.append(self._step(given, labels))
                     self.done += 1
                     bar.update()
                 report(self.done, steps)
@@ -221,8 +222,7 @@ class Finetuning:
                     total[name] = g
         if bad := self.sgd.first_not_finite(total):
             raise Diverged(
-                f"batch {self.done + 1}: the gradient of {bad} is not finite; {self.path} has the "
-                "last good weights; try smaller rates (--rate=)"
+                f"batch {self.done + 1}: the gradient of {bad} is not finite; try a smaller --rate="
             )
         self.sgd.update(total, len(labels), self.progress(self.done))
         net.step += 1

@@ -11,22 +11,29 @@
 import contextlib
 import json
 import sys
+import typing
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from convnet import files
-from convnet.checkpoint import CheckpointError
 from convnet.cli import UsageError
+from convnet.detect.proposals import METHODS
 from convnet.detect.sampling import RECIPES
 from convnet.detect.sets import DetectionSet, Photo, limited
 from convnet.detect.store import Store
 from convnet.detect.windows import ONE, SCALES, SEMANTICS
 from convnet.loader import DataError
+from convnet.providers import fingerprint
 
 KINDS = ("voc", "coco", "ilsvrc")
+PATHS = (*KINDS, "images", "net", "proposals")
+WORDS = {"method": ("spp", "rcnn"), "semantics": SEMANTICS, "head": ("softmax", "softmax+bbox"),
+         "finetune": ("fc", "all", "none"), "schedule": tuple(RECIPES)}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,16 @@ class Options:
     device: str = "cpu"
     set: tuple[str, ...] = ()  # changes of the detector's cfg, as in tools/train.py
 
+    @classmethod
+    def of(cls, saved: dict, given: dict) -> "Options":
+        """Those given, over those saved. ValueError where a saved one is of another kind."""
+        kinds = typing.get_type_hints(cls)
+        for name, value in saved.items():
+            kind = kinds[name] if kinds[name] != tuple[str, ...] else tuple
+            if not isinstance(value, int | kind if kind in (float, float | None) else kind):
+                raise ValueError(f"{name} is {value!r}")
+        return cls(**{**saved, **given})
+
     @property
     def batches(self) -> int:
         """Of fine-tuning."""
@@ -91,8 +108,18 @@ class Options:
                 f"one of --voc=, --coco=, --ilsvrc= says where the photos are; {len(given)} are "
                 "given"
             )
-        if self.semantics not in SEMANTICS:
-            raise UsageError(f"--semantics={self.semantics}: must be {' or '.join(SEMANTICS)}")
+        for name, words in WORDS.items():
+            if getattr(self, name) not in words:
+                raise UsageError(f"--{name}={getattr(self, name)}: must be {' or '.join(words)}")
+        if self.coco and "{split}" not in self.coco and self.split != self.test_split:
+            raise UsageError(
+                f"--coco={self.coco}: put {{split}} where the name of the split stands, as in "
+                "instances_{split}.json; one file for both would test on what was learned"
+            )
+        if self.rate is not None and self.rate <= 0:
+            raise UsageError(f"--rate={self.rate}: must be above 0")
+        if self.head == "softmax+bbox" and self.bbox and not self.svm:
+            raise UsageError("--head=softmax+bbox moves boxes itself; without SVMs: --no-bbox too")
         _ = self.shorter_sides
 
 
@@ -101,19 +128,23 @@ class Job:
 
     def __init__(self, work: str | Path, given: dict):
         """The options given now, over those that the folder remembers. UsageError, DataError."""
-        self.work = Path(work)
-        path = self.work / "job.json"
+        if not str(work):
+            raise UsageError("--work= must name a folder")
+        self.work, path = Path(work), Path(work) / "job.json"
         known = {f.name for f in fields(Options)}
         saved = {}
         if path.exists():
             try:
                 saved = {k: v for k, v in json.loads(path.read_text()).items() if k in known}
-            except (ValueError, AttributeError):
+                saved["set"] = tuple(saved.get("set", ()))
+                Options.of(saved, {})
+            except (OSError, ValueError, AttributeError, TypeError):
                 raise DataError(f"{path}: damaged; delete it and give all options again") from None
         if any(given.get(kind) for kind in KINDS):  # one of them takes the place of another
             saved = {k: v for k, v in saved.items() if k not in KINDS}
-        saved["set"] = tuple(saved.get("set", ()))
-        self.options = replace(Options(**saved), **given)
+        self.options = Options.of(
+            saved, {name: absolute(name, value) for name, value in given.items()}
+        )
         self.options.check()
         self.sets: dict[str, DetectionSet] = {}
 
@@ -129,7 +160,7 @@ class Job:
             raise UsageError(f"--work={self.work}: {files.advice(e)}") from None
         try:
             yield
-        except (UsageError, DataError, CheckpointError):
+        except Exception:
             if before is None:
                 path.unlink(missing_ok=True)
             else:
@@ -150,15 +181,38 @@ class Job:
                 found = limited(found, o.per_class, o.seed)
             if not found.photos:
                 raise DataError(f"{getattr(o, kind)}: no photo in split {split}")
+            for other, theirs in self.sets.items():
+                if theirs.classes != found.classes:
+                    raise DataError(
+                        f"{getattr(o, kind)}: split {split} has the classes {found.classes}, "
+                        f"{other} {theirs.classes}"
+                    )
             self.sets[split] = found
         return self.sets[split]
 
+    @cached_property
     def proposals(self) -> Store:
         """The boxes of photos."""
         how = self.options.proposals
         name = how if how.isalnum() else f"file-{Path(how).stem}"
-        return Store(self.work / f"proposals-{name}", "proposals", {"method": how})
+        made_from = {"method": how} | {
+            path.name: fingerprint(np.fromfile(path, np.uint8)) for path in self.proposal_files()
+        }
+        return Store(self.work / f"proposals-{name}", "proposals", made_from)
+
+    def proposal_files(self) -> list[Path]:
+        """The files that proposals are read from, one or one of each split; where they are."""
+        o = self.options
+        splits = dict.fromkeys((o.split, o.test_split))
+        paths = dict.fromkeys(Path(o.proposals.replace("{split}", split)) for split in splits)
+        return [path for path in paths if path.is_file()]
 
     def boxes_of(self, photo: Photo) -> np.ndarray:
         """The proposals of a photo. DataError where `prepare` has not made them."""
-        return self.proposals().load(photo)["boxes"]
+        return self.proposals.load(photo)["boxes"]
+
+
+def absolute(name: str, value: Any) -> Any:
+    """Paths among the options from the root, so that a job goes on from any working directory."""
+    path = name in PATHS and value and value not in METHODS
+    return str(Path(value).resolve()) if path else value

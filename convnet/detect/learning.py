@@ -194,5 +194,5 @@ def frozen(job: Job, model: Detector) -> Store | None:
 def made_from_model(job: Job, model: Detector, photos: DetectionSet) -> dict[str, Any]:
     """What SVMs and box regression depend on."""
     o = job.options
-    return {"net": model.fingerprint, "photos": photos.fingerprint, "proposals": o.proposals,
+    return {"net": model.net_fingerprint, "photos": photos.fingerprint, "proposals": o.proposals,
             "layer": o.layer, "difficult": o.difficult, "seed": o.seed}  # fmt: skip

@@ -151,6 +151,8 @@ class Mining:
         W, b = self._stacked()
         scores = rows @ W + b
         for c, one in enumerate(self.classes):
+            if not len(one.positives):
+                continue  # nothing to tell them from
             at = np.flatnonzero(lowest[:, c] < self.recipe.negative)
             keys = [(number, int(i)) for i in at]
             one.see(rows[at], scores[at, c] if one.trainings else None, keys)

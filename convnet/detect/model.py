@@ -16,6 +16,7 @@ from convnet.checkpoint import Checkpoint, CheckpointError, DamagedError
 from convnet.cli import UsageError
 from convnet.detect.bbox import BoxRegressors
 from convnet.detect.boxes import clipped, decoded, nms
+from convnet.detect.combine import union
 from convnet.detect.detections import Found
 from convnet.detect.head import box_layer, feature_layer
 from convnet.detect.maps import PhotoMaps, Trunk
@@ -85,12 +86,19 @@ class Detector:
         return SppView(maps, self.settings.semantics)
 
     @property
+    def net_fingerprint(self) -> str:
+        """Changes with the weights, and with how windows are seen."""
+        alike = replace(self.settings, layer="", proposals="", nms=Settings.nms)
+        return self.but(settings=alike, svms=None, regressors=None).fingerprint
+
+    @property
     def fingerprint(self) -> str:
         """Changes with the weights, and with all that scores and boxes depend on."""
         weights = [self.net.device.numpy(w) for w in self.net.own_weights().values()]
         learned = [part.to_arrays() for part in (self.svms, self.regressors) if part]
         arrays = [a for part in learned for a in part.values()]
-        return fingerprint([*map(str, asdict(self.settings).items())], *weights, *arrays)
+        return fingerprint([*map(str, asdict(self.settings).items())], self.net.mean_image,
+                           *weights, *arrays)  # fmt: skip
 
     # ---------------------------------------------------------------- detection
 
@@ -112,7 +120,9 @@ class Detector:
         if self.regressors is not None and len(at):
             rows = np.concatenate([outs[name][seen.of[at]] for name in view.layers], 1)
             got = self.regressors.moved(rows, got, labels)
-        return Found(clipped(got, photo.width, photo.height), scores[at, labels], labels)
+        found = Found(clipped(got, photo.width, photo.height), scores[at, labels], labels)
+        # moved boxes may meet on one object; the release thins them out again at evaluation
+        return found if self.regressors is None else union([found], self.settings.nms)
 
     def _asked(self, view) -> list[str]:
         wanted = [self.layer if self.svms else self.net.output]

@@ -58,10 +58,12 @@ def _names(root: Path, split: str) -> list[str]:
     if not path.is_file():
         raise DataError(f"{path}: no such split{nearest(split, known)}; there are {known}")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise DataError(f"{path}: is no text") from None
     names = [line.split()[0] for line in lines if line.strip()]
+    if not names:
+        raise DataError(f"{path}: is empty")
     twice = (
         next((n for n in names if names.count(n) > 1), None) if len({*names}) < len(names) else 0
     )
@@ -74,7 +76,7 @@ def _all_names(root: Path) -> list[str]:
     """The classes of all annotations, so that every split has the same."""
     found = set()
     for path in sorted((root / "Annotations").glob("*.xml")):
-        found |= {name for _, name, _ in _objects(path)}
+        found |= {name for _, name, _ in _objects(path)[1]}
     if not found:
         raise DataError(f"{root / 'Annotations'}: no annotation with an object in it")
     return CLASSES if found <= {*CLASSES} else sorted(found)
@@ -85,29 +87,41 @@ def _photo(root: Path, name: str, image: Path, classes: list[str], notes: Notes)
     if not path.is_file():
         notes.add("no annotation: taken as a photo without objects", printable(name))
         return Photo(name, image, *size, *no_objects())
-    rows = []
-    for box, of, difficult in _objects(path):
+    rows, (told, found) = [], _objects(path)
+    if told not in (None, size):
+        raise DataError(
+            f"{path}: is for a photo of {told[0]}x{told[1]} pixels, {printable(image.name)} has "
+            f"{size[0]}x{size[1]}"
+        )
+    for box, of, difficult in found:
         if of not in classes:
             raise DataError(f"{path}: class {of!r} is none of {classes}{nearest(of, classes)}")
         rows.append((from_voc([box])[0], classes.index(of), difficult))
     return Photo(name, image, *size, *objects(rows, size, str(path), notes))
 
 
-def _objects(path: Path) -> list[tuple[list[float], str, bool]]:
-    """([x1, y1, x2, y2] as in the file, class, difficult) of the objects. DataError."""
+Object = tuple[list[float], str, bool]  # [x1, y1, x2, y2] as in the file, class, difficult
+
+
+def _objects(path: Path) -> tuple[tuple[int, int] | None, list[Object]]:
+    """The (width, height) that the file tells of its photo, if any, and the objects. DataError."""
     try:
         text = path.read_bytes()
         if len(text) > LARGEST or b"<!DOCTYPE" in text or b"<!ENTITY" in text:
             raise ValueError("an annotation has no DOCTYPE and is not so large")
-        found = []
-        for o in ET.fromstring(text).findall("object"):
+        found, tree = [], ET.fromstring(text)
+        sides = [int(float(tree.findtext(f"size/{k}") or 0)) for k in ("width", "height")]
+        for o in tree.findall("object"):
             box = o.find("bndbox")
             corners = [float(box.find(k).text) for k in ("xmin", "ymin", "xmax", "ymax")]
             hard = (o.findtext("difficult") or "0").strip() == "1"
-            found.append((corners, (o.findtext("name") or "").strip(), hard))
+            name = (o.findtext("name") or "").strip()
+            if not name:
+                raise ValueError("an object lacks its name")
+            found.append((corners, name, hard))
     except OSError as e:
         raise DataError(f"{path}: {e.strerror.lower()}") from None
     except (ET.ParseError, ValueError, TypeError, AttributeError) as e:
         why = str(e) if isinstance(e, (ET.ParseError, ValueError)) else "an object lacks its bndbox"
         raise DataError(f"{path}: no annotation of VOC ({why})") from None
-    return found
+    return (sides[0], sides[1]) if all(sides) else None, found

@@ -21,8 +21,13 @@ from convnet.providers import printable
 ORDERS = {"y1 x1 y2 x2": [1, 0, 3, 2], "x1 y1 x2 y2": [0, 1, 2, 3]}
 
 
-def read(path: Path, photos: DetectionSet, todo: list[Photo]) -> Iterator[tuple[Photo, np.ndarray]]:
-    """(photo, its boxes (N, 4)) for each in `todo`. DataError where the file is of other photos."""
+def read(
+    path: Path, photos: DetectionSet, todo: list[Photo], every: list[Photo] | None = None
+) -> Iterator[tuple[Photo, np.ndarray]]:
+    """(photo, its boxes (N, 4)) for each in `todo`. DataError where the file is of other photos.
+
+    every: photos whose sizes tell how a .mat counts, as far as it has them; None: those of the set.
+    """
     readers = {".mat": _mat, ".json": _json, ".txt": _text}
     if path.suffix.lower() not in readers:
         raise DataError(f"{path}: must be {', '.join(readers)} to be read as proposals")
@@ -40,7 +45,8 @@ def read(path: Path, photos: DetectionSet, todo: list[Photo]) -> Iterator[tuple[
             f"missing, first {printable(missing[0].name)}"
         )
     if path.suffix.lower() == ".mat":
-        order, first = convention(path, photos.photos, found)
+        known = [p for p in every or photos.photos if p.name in found]
+        order, first = convention(path, known, found)
         found = {k: v[:, ORDERS[order]] - [first, first, first - 1, first - 1]
                  for k, v in found.items()}  # fmt: skip
     for photo in todo:

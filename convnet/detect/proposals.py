@@ -1,8 +1,10 @@
 """Boxes that may hold an object: found on each photo, or read from a file, and kept for each."""
 
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -15,6 +17,7 @@ from convnet.detect import proposal_files, selective
 from convnet.detect.grid import grid
 from convnet.detect.sets import DetectionSet, Photo
 from convnet.detect.store import Store
+from convnet.loader import deaf
 from convnet.machine import cores
 
 METHODS = ("fast", "quality", "grid")
@@ -34,10 +37,17 @@ def _grid(pixels: np.ndarray) -> np.ndarray:
     return grid(pixels.shape[1], pixels.shape[0])
 
 
-def make(photos: DetectionSet, store: Store, method: str, shard: tuple[int, int] = (1, 1)) -> None:
+def make(
+    photos: DetectionSet,
+    store: Store,
+    method: str,
+    shard: tuple[int, int] = (1, 1),
+    every: list[Photo] | None = None,
+) -> None:
     """Put the boxes of all photos that have none yet into the store.
 
-    method: one of METHODS, or a file (convnet/detect/proposal_files.py). DataError, UsageError.
+    method: one of METHODS, or a file (convnet/detect/proposal_files.py); every: the photos of which
+    the file may tell, where there are more than these. DataError, UsageError.
     """
     from tqdm import tqdm
 
@@ -46,7 +56,7 @@ def make(photos: DetectionSet, store: Store, method: str, shard: tuple[int, int]
         return
     bar = tqdm(total=len(todo), unit="photo", desc="proposals", disable=not sys.stderr.isatty())
     if method not in METHODS and Path(method).exists():
-        for photo, boxes in proposal_files.read(Path(method), photos, todo):
+        for photo, boxes in proposal_files.read(Path(method), photos, todo, every):
             store.save(photo, {"boxes": boxes})
             bar.update()
         return
@@ -59,7 +69,9 @@ def make(photos: DetectionSet, store: Store, method: str, shard: tuple[int, int]
     workers = min(cores(), len(todo))
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin)
     try:  # spawned: the threads of OpenCV and Numba do not survive a fork
-        for photo, boxes in zip(todo, pool.map(partial(_of, find), todo)):
+        with deaf():
+            found = pool.map(partial(_of, find), todo)
+        for photo, boxes in zip(todo, found):
             store.save(photo, {"boxes": boxes})
             bar.update()
     finally:
@@ -68,10 +80,17 @@ def make(photos: DetectionSet, store: Store, method: str, shard: tuple[int, int]
 
 def _begin() -> None:
     """In a process of its own, where OpenCV is not to start threads as well."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one who asks will stop us
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     import cv2
 
     cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one who asks will stop us
+
+
+def _end_with_parent() -> None:
+    """Where the one who asks is killed, nobody else would end us."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _of(find: Callable, photo: Photo) -> np.ndarray:

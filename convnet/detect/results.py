@@ -1,7 +1,8 @@
 """Detections in the files that each devkit reads, and back.
 
 voc      comp4_det_<split>_<class>.txt   photo score left top right bottom, pixels counted from 1
-ilsvrc   detections.txt                  photo class score left top right bottom, all numbers
+ilsvrc   detections.txt                  photo class score left top right bottom, all numbers;
+                                         pixels counted from 0, as in its annotations
 coco     detections.json                 [{"image_id", "category_id", "bbox": [x, y, w, h], ...}]
 """
 
@@ -15,9 +16,11 @@ from convnet import files
 from convnet.cli import UsageError
 from convnet.detect.boxes import from_voc, to_voc
 from convnet.detect.detections import Found, nothing
-from convnet.detect.sets import DetectionSet
+from convnet.detect.sets import DetectionSet, Photo
 from convnet.loader import DataError
 from convnet.providers import printable
+
+LAST = np.array([0, 0, 1, 1], np.float32)  # from the last pixel of a box to its edge
 
 
 def write(folder: Path, photos: DetectionSet, found: list[Found], split: str) -> list[Path]:
@@ -55,6 +58,11 @@ def read(folder: Path, photos: DetectionSet, split: str) -> list[Found]:
     return made
 
 
+def number_of(photo: Photo, place: int) -> int:
+    """The number of a photo in its set's own files; where those have none, its place from 1."""
+    return place if photo.number is None else photo.number
+
+
 def _voc_name(split: str, name: str) -> str:
     return f"comp4_det_{split}_{name}.txt".replace("/", "_")
 
@@ -72,9 +80,9 @@ def _voc(photos: DetectionSet, found: list[Found], split: str) -> dict[str, str]
 def _ilsvrc(photos: DetectionSet, found: list[Found], split: str) -> dict[str, str]:
     lines = []
     for i, (photo, one) in enumerate(zip(photos.photos, found), 1):
-        for box, score, c in zip(to_voc(one.boxes), one.scores, one.labels):
+        for box, score, c in zip(one.boxes - LAST, one.scores, one.labels):
             spelt = " ".join(f"{v:.6f}" for v in box)
-            lines.append(f"{photo.number or i} {c + 1} {score:.9g} {spelt}\n")
+            lines.append(f"{number_of(photo, i)} {c + 1} {score:.9g} {spelt}\n")
     return {"detections.txt": "".join(lines)}
 
 
@@ -83,7 +91,7 @@ def _coco(photos: DetectionSet, found: list[Found], split: str) -> dict[str, str
     rows = []
     for i, (photo, one) in enumerate(zip(photos.photos, found), 1):
         for (x, y, right, bottom), score, c in zip(one.boxes.tolist(), one.scores, one.labels):
-            rows.append({"image_id": photo.number or i, "category_id": numbers[c],
+            rows.append({"image_id": number_of(photo, i), "category_id": numbers[c],
                          "bbox": [x, y, right - x, bottom - y],
                          "score": float(score)})  # fmt: skip
     return {"detections.json": json.dumps(rows)}
@@ -112,17 +120,17 @@ def _add(rows: dict[str, list], name: str, where: str, row: tuple) -> None:
 
 
 def _read_ilsvrc(path: Path, photos: DetectionSet, rows: dict[str, list]) -> None:
-    names = {str(p.number or i): p.name for i, p in enumerate(photos.photos, 1)}
+    names = {str(number_of(p, i)): p.name for i, p in enumerate(photos.photos, 1)}
     for where, words in _lines(path, 7):
         c = int(float(words[1])) - 1
         if not 0 <= c < len(photos.classes):
             raise DataError(f"{where}: class {words[1]} of {len(photos.classes)}")
-        box = from_voc(np.array([words[3:]], np.float64))[0]
+        box = np.array(words[3:], np.float64) + LAST
         _add(rows, names.get(words[0], words[0]), where, (box, float(words[2]), c))
 
 
 def _read_coco(path: Path, photos: DetectionSet, rows: dict[str, list]) -> None:
-    names = {p.number or i: p.name for i, p in enumerate(photos.photos, 1)}
+    names = {number_of(p, i): p.name for i, p in enumerate(photos.photos, 1)}
     numbers = photos.numbers or tuple(range(1, len(photos.classes) + 1))
     try:
         for i, row in enumerate(json.loads(path.read_text(encoding="utf-8"))):

@@ -104,19 +104,27 @@ class Draws:
 
     def since(self, start: int) -> Iterator[Draw]:
         """Draws without end from number `start` on: photo after photo, pass after pass."""
-        photos, barren = self.photos.photos, 0
+        photos = self.photos.photos
+        last = {"shows an object": start, "is background": start}  # draws that had one
         for number in range(start, 1 << 62):
             turn, at = divmod(number, len(photos))
             order = np.random.default_rng([self.seed, 11, turn]).permutation(len(photos))
             found = self._of(photos[order[at]], np.random.default_rng([self.seed, 12, number]))
-            barren = 0 if len(found.labels) else barren + 1
-            if barren > 2 * len(photos):
-                low, high = self.recipe.ground
-                raise DataError(
-                    f"{self.photos.name}: no proposal overlaps an object by {low} to {high} or by "
-                    f"{self.recipe.object_from}; are these the proposals of this set?"
-                )
+            for kind, there in zip(last, (found.labels > 0, found.labels == 0)):
+                last[kind] = number if there.any() else last[kind]
+                if number - last[kind] > 2 * len(photos):
+                    raise DataError(f"{self.photos.name}: no window {kind}; {self._why()}")
             yield found
+
+    def _why(self) -> str:
+        """Why windows of a kind may be missing."""
+        low, high = self.recipe.ground
+        if not self.difficult and not any(p.easy.any() for p in self.photos.photos):
+            return "all objects are difficult; --difficult learns from these too"
+        return (
+            f"objects are overlapped by {self.recipe.object_from} and more, background by {low} to "
+            f"{high}; are these the proposals of this set?"
+        )
 
     def _of(self, photo: Photo, rng: np.random.Generator) -> Draw:
         recipe = self.recipe

@@ -1,7 +1,9 @@
 """A detection set: photos, and where on them are objects of which classes."""
 
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ from PIL import Image
 
 from convnet.loader import BadImage, DataError
 from convnet.providers import fingerprint, printable
-from convnet.providers._decode import decode, pixels
+from convnet.providers._decode import SIDEWAYS, decode, pixels, turned_by
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,15 @@ class Photo:
                 f"{self.width}x{self.height}"
             )
         return pixels(picture)
+
+    @cached_property
+    def mark(self) -> str:
+        """Changes when the file does. DataError where it cannot be read."""
+        try:
+            data = self.path.read_bytes()
+        except OSError as e:
+            raise DataError(f"{printable(str(self.path))}: {e.strerror.lower()}") from None
+        return f"{len(data)}-{zlib.crc32(data):08x}"
 
     @property
     def easy(self) -> np.ndarray:
@@ -84,10 +95,10 @@ class DetectionSet:
 
     @property
     def fingerprint(self) -> str:
-        """Changes when a photo's name, size or objects do."""
-        rows = [(p.name, p.width, p.height) for p in self.photos]
-        return fingerprint(self.classes, rows, *(p.boxes for p in self.photos),
-                           *(p.labels for p in self.photos))  # fmt: skip
+        """Changes when a photo's name, size, length of its file or objects do."""
+        rows = [(p.name, p.width, p.height, p.path.stat().st_size) for p in self.photos]
+        objects = [(p.boxes, p.labels, p.difficult) for p in self.photos]
+        return fingerprint(self.classes, rows, *(a for of_one in objects for a in of_one))
 
 
 def limited(photos: DetectionSet, most: int, seed: int = 0) -> DetectionSet:
@@ -158,10 +169,11 @@ def objects(
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """(width, height) of an image by its header. DataError."""
+    """(width, height) of an image by its header, turned as its EXIF tag says. DataError."""
     try:
         with Image.open(path) as picture:
-            return picture.size
+            size = picture.size
+            return size[::-1] if turned_by(picture) in SIDEWAYS else size
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
         why = "no such file" if isinstance(e, FileNotFoundError) else "cannot be read as an image"
         raise DataError(f"{printable(str(path))}: {why}") from None

@@ -24,8 +24,10 @@ from convnet.detect.sampling import RECIPES, Draws
 from convnet.detect.sets import DetectionSet
 from convnet.detect.store import Store
 from convnet.detect.views import CropView
+from convnet.loader import DataError
 from convnet.net import Net
 from convnet.source import Source
+from convnet.work import needed
 
 WINDOWS = 200  # of a photo, and photos, whose features say how long they are
 FINETUNED, SVM, COMPLETE = "finetuned.h5", "svm.h5", "det.h5"
@@ -40,9 +42,13 @@ def progress(items: Iterable, total: int, what: str) -> Iterator:
 
 def prepare(job: Job, split: str, shard: tuple[int, int] = (1, 1)) -> None:
     """Proposals of the photos of a split, and how many of the objects they find."""
-    photos, store = job.photos(split), job.proposals()
-    proposals.make(photos, store, job.options.proposals, shard=shard)
+    o, photos, store = job.options, job.photos(split), job.proposals
+    every = [p for s in dict.fromkeys((o.split, o.test_split)) for p in job.photos(s).photos]
+    proposals.make(photos, store, o.proposals.replace("{split}", split), shard, every)
     there = replace(photos, photos=[p for p in photos.photos if p in store])
+    if not there.photos:
+        print(f"{split}: no photo has proposals yet, others are in other shards")
+        return
     counts = [len(job.boxes_of(p)) for p in there.photos]
     print(f"{split}: {len(counts)} photos with {np.mean(counts):.0f} proposals each")
     if there.count().any():
@@ -69,7 +75,8 @@ def classifier(job: Job) -> Detector:
         o.method, o.semantics, o.shorter_sides, o.mean, o.layer, proposals=o.proposals
     )
     made = Detector(source, net, settings, classes)
-    _ = made.layer  # --layer= is one of the net's, or UsageError
+    if not {*made.view().layers} & needed(net.graph, [made.layer]):
+        raise UsageError(f"--layer={o.layer}: is below the windows; name one that is made of them")
     return made
 
 
@@ -105,13 +112,13 @@ def finetune(job: Job) -> Detector:
     model = classifier(job)
     photos = job.photos(o.split)
     made_from = {
-        "net": model.fingerprint, "photos": photos.fingerprint, "classes": model.classes,
+        "net": model.net_fingerprint, "photos": photos.fingerprint, "classes": model.classes,
         "proposals": o.proposals, "finetune": o.finetune, "head": o.head, "schedule": o.schedule,
         "iterations": o.batches, "rate": o.rate, "seed": o.seed, "difficult": o.difficult,
         "set": list(o.set),
     }  # fmt: skip
     if (found := done(path, made_from, o.device)) is not None:
-        return found
+        return found.but(settings=model.settings)
     if o.finetune != "none":
         model = _finetuned(job, model, photos, made_from)
     model.made_from = made_from
@@ -154,9 +161,15 @@ def done(path: Path, made_from: dict, device: str) -> Detector | None:
     except CheckpointError as e:
         print(f"note: {e}; it is made anew", file=sys.stderr)
         return None
+    if theirs.get("classes", made_from.get("classes")) != made_from.get("classes"):
+        raise DataError(
+            f"{path}: is of the classes {theirs['classes']}, the photos have "
+            f"{made_from['classes']}; choose another --work"
+        )
     if theirs == made_from:
         print(f"{path}: is there already")
         return Detector.load(path, device)
-    first = next(k for k in {**made_from, **theirs} if made_from.get(k) != theirs.get(k))
+    every = {**made_from, **theirs}
+    first = next((k for k in every if made_from.get(k) != theirs.get(k)), "recipe")
     print(f"note: {path} was made with another {first}; it is made anew", file=sys.stderr)
     return None

@@ -5,6 +5,7 @@ all of them were made from stands beside them in about.json and in each; asked f
 else, they are refused rather than used.
 """
 
+import hashlib
 import json
 import urllib.parse
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ from convnet.cli import UsageError
 from convnet.detect.sets import Photo
 from convnet.loader import DataError
 from convnet.providers import printable
+
+LONGEST = 200  # characters of a file's name
+STEPS = {"proposals": "prepare", "maps": "features", "crops": "features", "detections": "test"}
 
 
 class Store:
@@ -47,7 +51,10 @@ class Store:
 
     def path(self, photo: Photo) -> Path:
         """Where a photo's file is, or is to be; names with / or other signs are spelt in %."""
-        return self.folder / f"{urllib.parse.quote(photo.name, safe=' ()+,@')}.h5"
+        name = urllib.parse.quote(photo.name, safe=" ()+,@")
+        if len(name) > LONGEST:
+            name = f"{name[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+        return self.folder / f"{name}.h5"
 
     def __contains__(self, photo: Photo) -> bool:
         return self.path(photo).exists()
@@ -58,19 +65,27 @@ class Store:
 
     def save(self, photo: Photo, arrays: dict[str, np.ndarray]) -> None:
         """Write a photo's file. CheckpointError where that cannot be done."""
-        meta = {"photo": photo.name, "made_from": self.made_from}
+        meta = {"photo": photo.name, "mark": photo.mark, "made_from": self.made_from}
         checkpoint.save(self.path(photo), Checkpoint({"arrays": arrays}, meta))
 
     def load(self, photo: Photo) -> dict[str, np.ndarray]:
         """The arrays of a photo. DataError where there are none, or of something else."""
         path = self.path(photo)
         if not path.exists():
-            raise DataError(f"{path}: no {self.what} of {printable(photo.name)} yet; make them all")
+            raise DataError(
+                f"{path}: no {self.what} of {printable(photo.name)} yet; tools/detect.py "
+                f"{STEPS[self.what]} makes them"
+            )
         try:
             found = checkpoint.load(path)
         except CheckpointError as e:
             raise DataError(f"{str(e).partition('; use an older')[0]}; delete it") from None
         self._check(found.meta.get("made_from"), path)
+        if (found.meta.get("photo"), found.meta.get("mark")) != (photo.name, photo.mark):
+            raise DataError(
+                f"{path}: {self.what} of another photo than {printable(str(photo.path))} is now; "
+                f"delete the folder {self.folder}, or choose another --work"
+            )
         return found.arrays["arrays"]
 
     def _check(self, theirs: Any, where: Path) -> None:

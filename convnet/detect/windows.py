@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convnet.geometry import SHRINK, Field
+from convnet.geometry import Field, inside
 
 SEMANTICS = ("release", "paper")
 SCALES = {"release": (480, 576, 688, 874, 1200), "paper": (480, 576, 688, 864, 1200)}
@@ -75,16 +75,7 @@ def cells(
         factor = (scales - 1) / (short - 1) if short > 1 else scales
     first, last = boxes[:, :2].astype(np.float64), boxes[:, 2:].astype(np.float64) - 1
     first, last = np.minimum(first, last), np.maximum(first, last)
-    first, last = first * factor[:, None] - of.centre, last * factor[:, None] - of.centre
-    if semantics == "paper":
-        first, last = np.floor(first / of.stride) + 1, np.ceil(last / of.stride) - 1
-    else:
-        shrink = SHRINK if of.stride >= 12 else SHRINK / 16 * of.stride
-        first = np.floor((first + shrink) / of.stride + 0.5)
-        last = np.ceil((last - shrink) / of.stride - 0.5)
-    middle = np.trunc((first + last + 2) / 2) - 1  # on numbers counted from 1
-    empty = last < first
-    first, last = np.where(empty, middle, first), np.where(empty, middle, last)
+    first, last = inside(of, semantics, first * factor[:, None], last * factor[:, None])
     most = maps[:, ::-1] - 1  # columns, rows, as boxes have x first
     first, last = np.clip(first, 0, most), np.clip(last, 0, most)
     return np.stack([first[:, 1], first[:, 0], last[:, 1] + 1, last[:, 0] + 1], 1).astype(np.int32)

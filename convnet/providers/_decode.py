@@ -50,7 +50,7 @@ def decode(path: str, channels: int, least: int | None = None) -> tuple[Image.Im
                     img.draft(None, (math.ceil(w * share), math.ceil(h * share)))
                 reduced = img.size != (w, h)
                 img.load()
-                turn = _turn(img)
+                turn = turned_by(img)
                 picture = _eight_bits(img, "L" if channels == 1 else "RGB")
         except BadImage:
             raise
@@ -80,7 +80,7 @@ def _eight_bits(img: Image.Image, wanted: str) -> Image.Image:
     return img if img.mode == wanted else img.convert(wanted)
 
 
-def _turn(img: Image.Image) -> Image.Transpose | None:
+def turned_by(img: Image.Image) -> Image.Transpose | None:
     """How a loaded image has to be turned, as its EXIF data say; damaged ones say nothing."""
     try:
         return TURN.get(img.getexif().get(ORIENTATION))

@@ -286,21 +286,73 @@ def test_run(made, tmp_path):
     done = call("detect", "run", *given, f"--model={made / 'work/det.h5'}", f"--out={tmp_path}")
     assert done.code == 0, done.err
     rows = json.loads((tmp_path / "detections.json").read_text())
-    assert len(rows) == 3
+    assert [row["picture"] for row in rows] == ["1_000.png", "1_000-2.png"]  # each photo once
     truth = {p.name: p for p in Job(made / "work", {}).photos("test").photos}["1_000"]
     best = rows[0]["detections"][0]
     assert best["label"] == tiny.CLASSES[truth.labels[0]]
     assert np.abs(np.array(best["box"]) - truth.boxes[0]).max() < 12
-    for name in ("1_000.png", "1_000-2.png", "1_000-3.png"):
+    assert 0 < best["probability"] < 1
+    for name in ("1_000.png", "1_000-2.png"):
         with Image.open(tmp_path / name) as picture:
             assert picture.size == (96, 72)
             assert (np.asarray(picture) != np.asarray(Image.open(photo))).any()
 
 
+def test_run_goes_on_after_a_bad_photo_and_draws_over_none(made, tmp_path):
+    shutil.copy(made / "kit/JPEGImages/1_000.png", tmp_path / "b.png")
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    done = call("detect", "run", tmp_path, f"--model={made / 'work'}", f"--out={tmp_path / 'out'}")
+    assert done.code == 3 and done.err.count("\n") == 2 and "1 of 2 photos" in done.err
+    assert [p.name for p in sorted((tmp_path / "out").iterdir())] == ["b.png", "detections.json"]
+    before = (tmp_path / "b.png").read_bytes()
+    done = call("detect", "run", tmp_path, f"--model={made / 'work'}", f"--out={tmp_path}")
+    assert (
+        done.code == 2
+        and "a.png would be drawn over" in done.err
+        and (tmp_path / "b.png").read_bytes() == before
+    )
+
+
+def test_photos_that_have_changed_are_refused(made, tmp_path):
+    """Other pixels under the same name: neither maps nor proposals nor detections are of them."""
+    work, kit = copied(made, tmp_path / "w", "job.json", "proposals-grid", "maps"), tmp_path / "kit"
+    shutil.copytree(made / "kit", kit)
+    path = kit / "JPEGImages/0_000.png"
+    with Image.open(path) as picture:
+        turned = Image.fromarray(255 - np.asarray(picture))
+    turned.save(path)
+    for what in "proposals", "maps":
+        done = call("detect", "finetune", f"--work={work}", f"--voc={kit}")
+        assert done.code == 3 and f"{what} of another photo" in done.err, done.err
+        assert json.loads((work / "job.json").read_text())["voc"] == str(made / "kit")
+        shutil.rmtree(work / "proposals-grid", ignore_errors=True)
+        assert call("detect", "prepare", f"--work={work}", f"--voc={kit}").code == 0
+        before = work / "job.json"
+        before.write_text((made / "work/job.json").read_text())
+
+
+def test_a_finished_job_is_tested_without_its_classifier(made, tmp_path):
+    names = ("proposals-grid", "maps", "finetuned.h5", "svm.h5", "det.h5")
+    work = copied(made, tmp_path / "w", "job.json", *names)
+    options = json.loads((work / "job.json").read_text()) | {"net": str(tmp_path / "gone")}
+    (work / "job.json").write_text(json.dumps(options))
+    done = call("detect", "test", f"--work={work}")
+    assert done.code == 0, done.err
+    assert mean_of(done.out) == mean_of((made / "said").read_text())
+
+
+def test_another_layer_fine_tunes_nothing_anew(made, tmp_path):
+    names = ("proposals-grid", "maps", "finetuned.h5", "svm.h5")
+    work = copied(made, tmp_path / "w", "job.json", *names)
+    done = call("detect", "svm", f"--work={work}", "--layer=spp")
+    assert done.code == 0 and "finetuned.h5: is there already" in done.out
+    assert "made with another layer" in done.err and Detector.load(work / "svm.h5").layer == "spp"
+
+
 BAD = [
     (["run", "nowhere.jpg", "--model={work}/det.h5"], 3, "no such file"),
     (["run", "{folder}", "--model={work}/det.h5"], 3, "no photo in this folder"),
-    (["run", "{kit}/JPEGImages", "--model={folder}/base"], 5, "base: is not a file"),
+    (["run", "{kit}/JPEGImages", "--model={folder}/base"], 3, "base: no det.h5 there"),
     (["run", "x.txt", "--model={work}/det.h5"], 3, "x.txt: no such file"),
     (["train", "--work={folder}/new"], 2, "says where the photos are"),
     (["train", "--voc={kit}", "--work={folder}/new", "--proposals=grid", "--split=x"], 3,
@@ -314,6 +366,13 @@ BAD = [
     (["features", "--voc={kit}", "--work={work}", "--net={folder}/other"], 5, "no such"),
     (["features", "--work={work}", "--scales=40"], 3, "maps of another scales"),
     (["finetune", "--work={work}", "--layer=fc9", "--seed=5"], 2, "fc9"),
+    (["finetune", "--work={work}", "--layer=conv1"], 2, "--layer=conv1: is below the windows"),
+    (["finetune", "--work={work}", "--rate=0"], 2, "--rate=0"),
+    (["test", "--work={work}", "--device=gpu:9"], 6, "--device=gpu:9"),
+    (["test", "--work={work}", "--head=softmax+bbox", "--no-svm"], 2, "--no-bbox too"),
+    (["combine", "{work}", "{work}"], 2, "different jobs"),
+    (["prepare", "--coco={kit}/ImageSets/Main/test.txt", "--work={folder}/new"], 2, "{split}"),
+    (["crops", "--voc={kit}", "--out={work}/job.json"], 2, "job.json"),
 ]  # fmt: skip
 
 

@@ -164,7 +164,7 @@ def test_by_hand():
 
 
 def test_coco_by_its_own_tools():
-    """AP at 0.5 of pycocotools is that of VOC's rule but for 101 points and its greedy matching."""
+    """What it makes of perfect detections, of none, and next to VOC's rule."""
     pytest.importorskip("pycocotools")
     photos, dets = random_case(0)
     got = evaluate(photos, dets, "coco")
@@ -174,6 +174,64 @@ def test_coco_by_its_own_tools():
     assert evaluate(photos, [nothing()] * 25, "coco").mean == 0
     voc = evaluate(photos, dets, "area").mean
     assert got.more["AP50"] == pytest.approx(voc, abs=0.08)
+
+
+def coco_ap(photos, dets, c, at=0.5):
+    """AP at an overlap by COCO's rule in loops: a detection takes the best object that is free, one
+    that counts before a crowd; a crowd may be taken again; 101 points."""
+    rows, npos = [], 0
+    for i, (p, d) in enumerate(zip(photos.photos, dets)):
+        objects = [j for j in range(len(p.boxes)) if p.labels[j] == c]
+        npos += sum(not p.difficult[j] for j in objects)
+        mine = [n for n in range(len(d.scores)) if d.labels[n] == c]
+        mine.sort(key=lambda n: -float(d.scores[n]))
+        taken = set()
+        for n in mine[:100]:
+            found = None
+            for crowd in False, True:
+                best = at - 1e-10
+                for j in objects:
+                    if bool(p.difficult[j]) != crowd or (j in taken and not crowd):
+                        continue
+                    o = shared(d.boxes[n].astype(float), p.boxes[j].astype(float), crowd)
+                    if o >= best:
+                        best, found = o, j
+                if found is not None:
+                    break
+            taken.add(found)
+            if found is None or not p.difficult[found]:
+                rows.append((-float(d.scores[n]), i, found is not None))
+    rows.sort(key=lambda row: row[0])
+    tp = np.cumsum([r for *_, r in rows])
+    if not npos:
+        return float("nan")
+    if not len(rows):
+        return 0.0
+    recall, precision = tp / npos, tp / np.arange(1, len(tp) + 1)
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    at = np.searchsorted(recall, np.linspace(0, 1, 101), side="left")
+    return float(np.mean([best[k] if k < len(best) else 0 for k in at]))
+
+
+def shared(a, b, crowd):
+    """Overlap of a with b; with a crowd, of what of a lies in it."""
+    w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    if w <= 0 or h <= 0:
+        return 0.0
+    mine, other = ((x[2] - x[0]) * (x[3] - x[1]) for x in (a, b))
+    return w * h / (mine if crowd else mine + other - w * h)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_coco_to_the_last_digit(seed):
+    """pycocotools, as we call it, next to the loops above."""
+    pytest.importorskip("pycocotools")
+    photos, dets = random_case(seed)
+    got = evaluate(photos, dets, "coco")
+    wanted = [[coco_ap(photos, dets, c, at) for at in np.linspace(0.5, 0.95, 10)] for c in range(3)]
+    np.testing.assert_allclose(got.ap, np.mean(wanted, 1), atol=1e-9)
+    assert got.more["AP50"] == pytest.approx(np.nanmean([row[0] for row in wanted]), abs=1e-9)
+    assert got.more["AP75"] == pytest.approx(np.nanmean([row[5] for row in wanted]), abs=1e-9)
 
 
 def test_order_of_photos_and_a_late_false_one():

@@ -176,7 +176,7 @@ def test_crops_of_a_flat_photo_are_flat(photo):
 
 
 @pytest.mark.parametrize("method", ["spp", "rcnn"])
-def test_what_is_kept_is_what_is_made(photo, tmp_path, method):
+def test_what_is_kept_is_what_is_made(photo, tmp_path, monkeypatch, method):
     model, boxes = made(method=method), tiny.windows(photo)
     if method == "spp":
         trunk = Trunk(model.net)
@@ -187,9 +187,11 @@ def test_what_is_kept_is_what_is_made(photo, tmp_path, method):
         store = Store(tmp_path / "s", "crops", CropView.made_from(model.net, None))
         view = model.view(store)
         view.save(photo, boxes, True)
-    blind = replace(photo, path=tmp_path / "gone.png")  # it must not be opened again
     for mirror in False, True:
-        kept, fresh = view(blind, boxes[:20], mirror), model.view()(photo, boxes[:20], mirror)
+        fresh = model.view()(photo, boxes[:20], mirror)
+        with monkeypatch.context() as patch:
+            patch.delattr(type(photo), "pixels")  # it must not be decoded again
+            kept = view(photo, boxes[:20], mirror)
         for name, x in fresh.parts.items():
             np.testing.assert_allclose(kept.parts[name][kept.of], x[fresh.of], rtol=1e-6, atol=1e-6)
 
@@ -242,9 +244,11 @@ def test_sets_without_objects_or_with_the_boxes_of_others(tmp_path):
     with pytest.raises(DataError, match="no photo has an object"):
         Draws(empty, tiny.windows, RECIPES["paper"], 0, False)
     hard = replace(photos, photos=[replace(p, difficult=~p.difficult) for p in photos.photos])
+    with pytest.raises(DataError, match="no window shows an object; all objects are difficult"):
+        [*Draws(hard, tiny.windows, RECIPES["paper"], 0, False).since(0)]
     far = np.float32([[0, 0, 1, 1]])
-    with pytest.raises(DataError, match="are these the proposals of this set"):
-        [*Draws(hard, lambda p: far, RECIPES["paper"], 0, False).since(0)]
+    with pytest.raises(DataError, match=r"is background.*are these the proposals of this set"):
+        [*Draws(photos, lambda p: far, RECIPES["paper"], 0, False).since(7)]
 
 
 # ---------------------------------------------------------------- low rank
