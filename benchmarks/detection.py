@@ -50,6 +50,7 @@ from convnet.summary import columns
 from convnet.work import needed
 
 DEFAULT = ("1024,256", "256,128")  # ranks of fc6 and fc7
+POSTER = {"SPP, 1 scale, exact": "64", "SPP, 5 scales, exact": "24"}  # times as fast as R-CNN there
 PARTS = ("resize", "conv", "pool", "fc", "svm", "nms")
 
 
@@ -119,7 +120,9 @@ def windows(args, photo) -> np.ndarray:
 def model_of(args, scales, method="spp") -> Detector:
     """A detector of first weights."""
     source = Source.read(args.layer_def, args.layer_params, tuple(args.set or ()))
-    net = Net(source.graph({0: (224, 224, 3)}, args.classes), args.device, args.seed)
+    size, channels = source.image_size()
+    shape = (size or 224, size or 224, channels or 3)
+    net = Net(source.graph({0: shape}, args.classes), args.device, args.seed)
     net.mean = np.full(net.graph.shapes[net.graph.feeds[0]], 128, np.float32)
     net.classes = [str(i) for i in range(args.classes)]
     names = [f"class {i}" for i in range(args.svms)]
@@ -258,7 +261,7 @@ def tell(args, seen, made, times) -> None:
     count = np.mean([len(boxes) for _, boxes in seen])
     photo = seen[0][0]
     most = multiply_adds(made[base][0], photo, count)
-    rows = [["seconds a photo", *PARTS, "total", "times as fast", "in conv", "bound"]]
+    rows = [["seconds a photo", *PARTS, "total", "times as fast", "in conv", "bound", "poster"]]
     for name, parts in at.items():
         if name in slow and name != base:
             continue
@@ -266,7 +269,7 @@ def tell(args, seen, made, times) -> None:
         rows.append(
             [name, *(f"{parts[part]:.3f}" for part in PARTS), f"{total:.3f}",
              f"{sum(at[base].values()) / total:.1f}", f"{at[base]['conv'] / parts['conv']:.1f}",
-             f"{most / multiply_adds(made[name][0], photo, count):.1f}"]
+             f"{most / multiply_adds(made[name][0], photo, count):.1f}", POSTER.get(name, "")]
         )  # fmt: skip
     threads = args.threads or machine.cores()
     print(f"{machine.describe()['cpu']}, {threads} threads, {args.device}; "
