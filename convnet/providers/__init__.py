@@ -207,9 +207,7 @@ class Provider:
         noise = self._noise if train else 0.0
         pca = self.pca if noise else None
         means = {self.size: self.mean}
-        order = np.arange(total)
-        if train:
-            order = np.random.default_rng([seed, epoch]).permutation(total)
+        order = self._mixed(split, epoch) if train else np.arange(total)
         chunks = [order[i : i + batch_size] for i in range(0, total, batch_size)][start:]
         parts = (part for chunk in chunks for part in self._parts(chunk))
         jobs = ((part, views.draws(seed, epoch, part) if train else None) for part in parts)
@@ -324,6 +322,11 @@ class Provider:
     def mirrors(self) -> bool:
         """Whether training mirrors half of the images, and a test may mirror views."""
         return self.mirror if self.options.mirror is None else self.options.mirror
+
+    def _mixed(self, split: str, epoch: int) -> np.ndarray:
+        """The order of the images in an epoch of training."""
+        rng = np.random.default_rng([self.options.seed, epoch])
+        return rng.permutation(self.splits[split].size)
 
     def _parts(self, chunk: np.ndarray) -> list[np.ndarray]:
         step = self.piece or len(chunk)

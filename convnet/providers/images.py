@@ -11,6 +11,7 @@ Small images that need no resizing, such as CIFAR's as files, are decoded once a
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from convnet import loader
 from convnet.cfg import nearest
 from convnet.loader import FEW, Bad, BadImage, DataError, Loader
 from convnet.providers import Provider, Split, fingerprint, printable, stratified
-from convnet.providers._decode import OTHER_SIZE, SUFFIXES, Reader, Seen, Whole, decode, pixels
+from convnet.providers._decode import OTHER_SIZE, SUFFIXES, Decoded, Reader, Seen, Whole, pixels
 from convnet.providers._memory import Frame
 
 SMALL = 64  # pixels; images with sides up to this may stay in memory
@@ -95,8 +96,17 @@ class Images(Provider):
         keys = [os.path.relpath(f, self._root) for files in classes.values() for f, _ in files]
         return Split(np.array(labels, np.int64), keys)
 
-    def _file(self, split: str, index: int) -> str:
+    def _file(self, split: str, index: int) -> Any:
+        """What a view is made from, in whichever process: see _viewer."""
         return os.path.join(self._root, self.splits[split].keys[index])  # noqa: PTH118 (speed)
+
+    def _viewer(self, view: Callable) -> Callable:
+        """view(_file(...), draw), given a view of what Pillow opens."""
+        return view
+
+    def _decode(self, split: str, index: int, least: int | None = None) -> tuple:
+        """As decode, of an image of the set. Raises BadImage."""
+        return self._viewer(Decoded(self.channels, least))(self._file(split, index), None)
 
     def _probe(self) -> int | None:
         """Decode one image of each class; the side S if all of them are S x S.
@@ -108,7 +118,7 @@ class Images(Provider):
         for label, name in enumerate(self.classes):
             for index in range(*begins[label : label + 2]):
                 try:
-                    sizes.add(decode(self._file("train", index), self.channels, least=1)[1])
+                    sizes.add(self._decode("train", index, least=1)[1])
                     break
                 except BadImage as e:
                     self._report("train", index, str(e))
@@ -133,7 +143,7 @@ class Images(Provider):
         if self._loader is None:
             o, shape = self.options, (self.size, self.size, self.channels)
             view = Reader(self.size, self.channels, o.resize_to, o.crop, self.mirrors)
-            self._loader = Loader(view, shape, self._workers)
+            self._loader = Loader(self._viewer(view), shape, self._workers)
         yield from self._loader.run(
             [(self._file(split, i), None if draws is None else draws[n])
              for n, i in enumerate(indices)]
@@ -160,7 +170,8 @@ class Images(Provider):
         pieces = ([(self._file(split, i), None) for i in range(s, min(n, s + self.piece))]
                   for s in starts)  # fmt: skip
         workers = self._workers if n > 1000 else 0  # a process takes a second to start
-        with Loader(Whole(side, self.channels), images.shape[1:], workers) as small:
+        view = self._viewer(Whole(side, self.channels))
+        with Loader(view, images.shape[1:], workers) as small:
             for start, (part, wrong) in zip(starts, small.run(pieces)):
                 images[start : start + len(part)] = part
                 bad |= {start + i: why for i, why in wrong.items()}
@@ -172,7 +183,7 @@ class Images(Provider):
         return loader.default_workers() if given is None else given
 
     def _image(self, split: str, index: int) -> np.ndarray:
-        return pixels(decode(self._file(split, index), self.channels)[0])
+        return pixels(self._decode(split, index)[0])
 
     def seen(
         self, which: Sequence[tuple[str, int]], look: Callable[[np.ndarray], Sequence[np.ndarray]]
@@ -181,7 +192,7 @@ class Images(Provider):
         workers = self._workers if self.options.workers or len(which) >= MANY else 0
         parts = [range(i, min(i + FEW, len(which))) for i in range(0, len(which), FEW)]
         pieces = ([(self._file(*which[i]), None) for i in part] for part in parts)
-        with Loader(Seen(look, self.channels), None, workers) as reader:
+        with Loader(self._viewer(Seen(look, self.channels)), None, workers) as reader:
             for part, (made, bad) in zip(parts, reader.run(pieces)):
                 for n, position in enumerate(part):
                     if n in bad:
