@@ -1,8 +1,9 @@
-"""Images in folders, or ImageNet, packed into a few large files; a check of these.
+"""Images in folders, or ImageNet, packed into a few large files; a check of these; public sets.
 
     python tools/make_data.py my_images/ --out=packed/
     python tools/make_data.py --check=packed/
     python tools/train.py --data-path=packed/ --layer-def=...
+    python tools/make_data.py --download=imagenette --to=data/
 
 docs/images.md says when that pays. A run that was stopped goes on with the same command.
 """
@@ -32,6 +33,19 @@ def arguments():
         type=options.text,
         metavar="DIR",
         help="read every image of a packed set: its checksum, and whether it can be decoded",
+    )
+    parser.add_argument(
+        "--download",
+        type=options.text,
+        metavar="NAME",
+        help="fetch cifar10, imagenette, imagenette160 or voc2007, and unpack it",
+    )
+    parser.add_argument(
+        "--to",
+        type=options.text,
+        default="data",
+        metavar="DIR",
+        help="where to (default: data)",
     )
     parser.add_argument(
         "--resize",
@@ -72,8 +86,8 @@ def arguments():
         help="what to do with an image that cannot be read (default: skip)",
     )
     args = parser.parse_args()
-    if bool(args.check) == bool(args.source):
-        parser.error("name the images to pack, or a set to --check")
+    if sum(map(bool, (args.check, args.source, args.download))) != 1:
+        parser.error("name the images to pack, or a set to --check or to --download")
     if args.source and not args.out:
         parser.error("--out=DIR: name the folder to make")
     return args
@@ -82,6 +96,10 @@ def arguments():
 def main() -> int:
     """Parse, then hand over."""
     args = arguments()
+    if args.download:
+        from convnet import download
+
+        return download.download(args)
     from convnet import packing
 
     return packing.check(args) if args.check else packing.pack(args)
