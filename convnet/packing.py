@@ -179,6 +179,8 @@ def pack(args) -> int:
     given = {"test_fraction": args.test_fraction, "on_bad_image": args.on_bad_image}
     given = {option: value for option, value in given.items() if value is not None}
     folder = Path(args.out)
+    if Path(args.source).resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise UsageError(f"--out={args.out}: is in the folder that it is made from")
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(kind(args.source, 1, 3, DataOptions(workers=0, **given)))
         _add_unlabelled(source)

@@ -14,6 +14,7 @@ A shard is there whole or not at all, and of the same images it always has the s
 
 import io
 import os
+import weakref
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -189,18 +190,19 @@ class Places:
 
     def __init__(self, paths: Sequence[str]):
         self.paths = list(paths)
-        self._open: dict[int, io.FileIO] = {}
+        self._open: dict[int, int] = {}  # file -> descriptor
+        self.close = weakref.finalize(self, _close, self._open)
 
-    def __getstate__(self) -> dict:
-        return {"paths": self.paths, "_open": {}}
+    def __reduce__(self) -> tuple:
+        return Places, (self.paths,)
 
     def read(self, file: int, begin: int, length: int) -> bytes:
         """Bytes of a file; OSError, or fewer where the file ends."""
         if file not in self._open:
             if len(self._open) >= OPEN:
-                self._open.pop(next(iter(self._open))).close()
-            self._open[file] = io.FileIO(self.paths[file])
-        return os.pread(self._open[file].fileno(), length, begin)
+                os.close(self._open.pop(next(iter(self._open))))
+            self._open[file] = os.open(self.paths[file], os.O_RDONLY)
+        return os.pread(self._open[file], length, begin)
 
     def __call__(self, place: Place) -> bytes:
         """The image as a file. Raises BadImage."""
@@ -215,10 +217,10 @@ class Places:
             raise BadImage(f"damaged in {where}: its bytes have another checksum")
         return data
 
-    def close(self) -> None:
-        """Close the files."""
-        while self._open:
-            self._open.popitem()[1].close()
+
+def _close(files: dict[int, int]) -> None:
+    while files:
+        os.close(files.popitem()[1])
 
 
 @dataclass(frozen=True)
