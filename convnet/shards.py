@@ -8,11 +8,13 @@
     key       UTF-8 (n)       its name
     left_out  UTF-8           what could not be read when the shard was made, and why
 
-The attribute `tables` is a CRC-32 of all but bytes. Any program with HDF5 1.8 or newer can read it.
-A shard is there whole or not at all, and of the same images it always has the same bytes.
+The attribute `tables` is a CRC-32 of all but bytes, the other attributes included. Any program with
+HDF5 1.8 or newer can read it. A shard is there whole or not at all, and of the same images it has
+the same bytes.
 """
 
 import io
+import json
 import os
 import weakref
 import zlib
@@ -74,8 +76,8 @@ def _finish(file, begin: int, length: int, tables: dict[str, np.ndarray], about:
     plan.place(images, "bytes")
     for name, table in tables.items():
         plan.place(table, name)
-    sums = {"format": FORMAT, "tables": _checksum(tables)}
-    for name, value in {**about, **sums}.items():
+    about = {**about, "format": FORMAT}
+    for name, value in {**about, "tables": _checksum(tables, about)}.items():
         plan.file.attrs[name] = value
     own, arrays = plan.close()
     at = 0
@@ -89,8 +91,8 @@ def _finish(file, begin: int, length: int, tables: dict[str, np.ndarray], about:
             at += len(arrays[i])
 
 
-def _checksum(tables: dict[str, np.ndarray]) -> int:
-    total = 0
+def _checksum(tables: dict[str, np.ndarray], about: dict[str, Any]) -> int:
+    total = zlib.crc32(json.dumps(about, sort_keys=True).encode())
     for name in (*TABLES, *TEXTS):
         total = zlib.crc32(np.ascontiguousarray(tables[name]).view(np.uint8), total)
     return total
@@ -143,7 +145,8 @@ def _read(file: h5py.File, path: str, classes: int | None) -> Shard:
     texts = {name: found[name].id.get_type().dtype for name in TEXTS}
     tables = {name: dset[:] for name, dset in found.items() if name in TABLES}
     tables |= {name: found[name].astype(texts[name])[:] for name in TEXTS}
-    if about.get("tables") != _checksum(tables):
+    told = {name: value for name, value in about.items() if name != "tables"}
+    if about.get("tables") != _checksum(tables, told):
         raise DataError("damaged, its tables have another checksum")
     offset, label, n = tables["offset"], tables["label"], len(tables["label"])
     if {len(offset) - 1, *(len(tables[t]) for t in ("crc32", "position", "key"))} != {n}:

@@ -44,6 +44,8 @@ class Tree(Disk):
             known = OF_ILSVRC.match(path.stem)
             top = "" if path == root else known[1] if known else path.stem
             for folder, name, begin, size in _members(path, top):
+                if known:  # the images of test/ are in test/ in their tar, those of val/ are not
+                    folder = folder.replace(f"{top}/{top}", top, 1)
                 inside[folder][name] = number, begin, size  # of two of a name the last counts
         inside = _stripped(inside)
         self._names = {folder: sorted(inside[folder], key=os.fsencode) for folder in inside}
