@@ -187,7 +187,8 @@ def unpack(paths: list[Path], folder: Path, made: str) -> None:
                 with tarfile.open(path) as tar:
                     tar.extractall(beside, filter="data")
             except (tarfile.TarError, EOFError, zlib.error) as e:
-                raise DataError(f"{path}: cannot be unpacked ({e})") from None
+                why = " ".join(str(e).split())[:150]
+                raise DataError(f"{path}: cannot be unpacked ({why})") from None
         if not (beside / made).is_dir():
             raise DataError(f"{paths[0]}: makes no folder {made}")
         (beside / made).rename(folder / made)

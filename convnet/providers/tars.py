@@ -14,6 +14,7 @@ import os
 import posixpath
 import re
 import tarfile
+from array import array
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,20 +40,22 @@ class Tree(Disk):
     def __init__(self, root: Path, paths: list[Path]):
         """Reads through the tar files, but not what is in them. Raises DataError."""
         super().__init__(root)
-        self.paths, inside = paths, defaultdict(dict)
+        inside: dict[str, tuple[list[str], array]] = defaultdict(lambda: ([], array("q")))
         for number, path in enumerate(paths):
             known = OF_ILSVRC.match(path.stem)
             top = "" if path == root else known[1] if known else path.stem
             for folder, name, begin, size in _members(path, top):
                 if known:  # the images of test/ are in test/ in their tar, those of val/ are not
                     folder = folder.replace(f"{top}/{top}", top, 1)
-                inside[folder][name] = number, begin, size  # of two of a name the last counts
-        inside = _stripped(inside)
-        self._names = {folder: sorted(inside[folder], key=os.fsencode) for folder in inside}
-        self._where = {
-            folder: np.array([inside[folder][name] for name in names], np.int64)
-            for folder, names in self._names.items()
-        }
+                inside[folder][0].append(name)
+                inside[folder][1].extend((number, begin, size))
+        self._names: dict[str, list[str]] = {}
+        self._where: dict[str, np.ndarray] = {}  # (images, 3): as of Place
+        for folder, (names, where) in _stripped(inside).items():
+            at = {name: i for i, name in enumerate(names)}  # of two of a name the last counts
+            self._names[folder] = sorted(at, key=os.fsencode)
+            order = [at[name] for name in self._names[folder]]
+            self._where[folder] = np.array(where, np.int64).reshape(-1, 3)[order]
         self._inner: dict[str, set[str]] = defaultdict(set)  # folder -> the folders in it
         for folder in self._names:
             while folder:
