@@ -135,14 +135,14 @@ def add_data(parser: argparse.ArgumentParser, vary: bool = True) -> None:
         type=text,
         metavar="DIR",
         help="train/<class>/*.jpg and test/<class>/*.jpg, or <class>/*.jpg, a folder of CIFAR "
-        "batches, ImageNet (docs/imagenet.md), a set of tools/make_data.py "
+        "batches, ImageNet (docs/imagenet.md), a set of tools/make_data.py, or tar files of images "
         "(default: the built-in digits)",
     )
     group.add_argument(
         "--data-provider",
         type=text,
         metavar="NAME",
-        help="digits, images, cifar, ilsvrc or packed (default: found from the folder)",
+        help="digits, images, cifar, ilsvrc, packed or tars (default: found from the folder)",
     )
     if vary:
         _add_variation(group)

@@ -67,7 +67,7 @@ class Packing:
         self.source, self.folder = source, folder
         self.treat = Treated(args.resize, args.quality)
         workers = loader.default_workers() if args.workers is None else args.workers
-        self.loader = Loader(source._viewer(self.treat), None, workers)
+        self.loader = Loader(source.viewer(self.treat), None, workers)
         self.splits = {name: s for name, s in source.splits.items() if s.size or name != UNLABELLED}
         self.each = max(1, (args.shard_size << 20) // self._typical())
         what = source.fingerprint, args.resize, args.resize and args.quality, self.each
@@ -76,10 +76,10 @@ class Packing:
     def _typical(self) -> int:
         """The bytes of an image, packed: the median of some."""
         split = "train" if self.splits["train"].size else "test"
-        view, sizes = self.source._viewer(self.treat), []
+        view, sizes = self.source.viewer(self.treat), []
         for i in views.spread(self.splits[split].size, SAMPLE):
             with contextlib.suppress(BadImage):
-                sizes.append(len(view(self.source._file(split, i), None)[0]))
+                sizes.append(len(view(self.source.item(split, i), None)[0]))
         if not sizes:
             raise DataError(f"{printable(self.source.path)}: no image of {split} can be read")
         return max(1, int(median(sizes)))
@@ -119,12 +119,12 @@ class Packing:
         """A Record of each image that can be read; left_out gets the others, about their side."""
         images, sizes = self.splits[split], set()
         groups = [part[i : i + FEW] for i in range(0, len(part), FEW)]
-        pieces = ([(self.source._file(split, i), None) for i in group] for group in groups)
+        pieces = ([(self.source.item(split, i), None) for i in group] for group in groups)
         with _bar(len(part), split) as bar:
             for group, (made, bad) in zip(groups, self.loader.run(pieces)):
                 for n, i in enumerate(group):
                     if n in bad:
-                        self.source._report(split, i, bad[n])
+                        self.source.report(split, i, bad[n])
                         left_out.append(f"{images.keys[i]}: {bad[n]}")
                     else:
                         sizes.add(made[n][1])
@@ -175,7 +175,7 @@ def pack(args) -> int:
     kind = provider_class(name)
     if not issubclass(kind, Images) or issubclass(kind, Packed):
         raise UsageError(f"{printable(args.source)}: is {name}; what can be packed is images in "
-                         "folders, ImageNet (docs/imagenet.md)")  # fmt: skip
+                         "folders or tar files, ImageNet (docs/imagenet.md)")  # fmt: skip
     given = {"test_fraction": args.test_fraction, "on_bad_image": args.on_bad_image}
     given = {option: value for option, value in given.items() if value is not None}
     folder = Path(args.out)
@@ -209,7 +209,7 @@ def check(args) -> int:
     folder = Path(args.check)
     with Packed(str(folder), 1, 3, DataOptions(workers=0)) as packed:
         workers = loader.default_workers() if args.workers is None else args.workers
-        with Loader(packed._viewer(Whole()), None, workers) as reader:
+        with Loader(packed.viewer(Whole()), None, workers) as reader:
             bad = sum(_check_split(packed, name, reader) for name in packed.splits)
     if bad:
         raise DataError(f"{printable(str(folder))}: {count(bad, 'bad image')}; delete the shards "
@@ -231,7 +231,7 @@ def _check_split(packed: Packed, split: str, reader: Loader) -> int:
     """How many images of a split are bad; a line for each."""
     images = range(packed.splits[split].size)
     parts = [images[i : i + FEW] for i in range(0, len(images), FEW)]
-    pieces = ([(packed._file(split, i), None) for i in part] for part in parts)
+    pieces = ([(packed.item(split, i), None) for i in part] for part in parts)
     wrong = 0
     with _bar(len(images), split) as bar:
         for part, (_, bad) in zip(parts, reader.run(pieces)):

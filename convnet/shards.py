@@ -209,16 +209,18 @@ class Places:
 
     def __call__(self, place: Place) -> bytes:
         """The image as a file. Raises BadImage."""
-        where = Path(self.paths[place.file]).name
         try:
             data = self.read(*place[:3])
         except OSError as e:
-            raise BadImage(f"{where}: {e.strerror.lower()}") from None
+            raise BadImage(f"{self._name(place)}: {e.strerror.lower()}") from None
         if len(data) < place.length:
-            raise BadImage(f"{where} is cut short")
+            raise BadImage(f"{self._name(place)} is cut short")
         if place.crc32 is not None and zlib.crc32(data) != place.crc32:
-            raise BadImage(f"damaged in {where}: its bytes have another checksum")
+            raise BadImage(f"damaged in {self._name(place)}: its bytes have another checksum")
         return data
+
+    def _name(self, place: Place) -> str:
+        return Path(self.paths[place.file]).name
 
 
 def _close(files: dict[int, int]) -> None:

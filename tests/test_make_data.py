@@ -15,6 +15,7 @@ from PIL import Image
 
 from convnet import shards
 from convnet.providers import DataError, DataOptions, name_for, packed, provider_class
+from convnet.providers._pictures import has_no_classes
 from tests.test_ilsvrc import KIT, devkit, images
 from tests.tooling import call, command, environment, photos, tiny
 
@@ -220,7 +221,7 @@ def test_many_shards_are_mixed_some_at_a_time(tmp_path, monkeypatch):
     shard_of = {image: shard for shard, part in enumerate(order) for image in part.tolist()}
     with open_(tmp_path / "set", 8) as data, open_(tmp_path / "set", 8, seed=1) as other:
         assert [data.train.keys[i] for i in range(250)] == [f"{i}.png" for i in range(250)]
-        epochs = [data._mixed("train", epoch).tolist() for epoch in range(2)]
+        epochs = [data.mixed("train", epoch).tolist() for epoch in range(2)]
         for epoch in epochs:
             assert sorted(epoch) == list(range(250))
             used = [{shard_of[i] for i in epoch[at : at + 100]} for at in (0, 100, 200)]
@@ -228,8 +229,8 @@ def test_many_shards_are_mixed_some_at_a_time(tmp_path, monkeypatch):
             assert len(set.union(*used)) == 10
             assert len({shard_of[i] for i in epoch[:20]}) == 4  # these take turns
         assert epochs[0] != epochs[1]
-        assert epochs[0] == data._mixed("train", 0).tolist()
-        assert epochs[0] != other._mixed("train", 0).tolist()
+        assert epochs[0] == data.mixed("train", 0).tolist()
+        assert epochs[0] != other.mixed("train", 0).tolist()
         begin = next(iter(data.batches("train", 50, 1, start=2))).indices
         assert begin.tolist() == epochs[1][100:150]
 
@@ -273,7 +274,7 @@ def test_it_goes_on_after_kill_9(tmp_path):
 
 def test_a_damaged_image_is_a_bad_image(copy):
     with open_(copy) as data:
-        place = data._file("train", 4)
+        place = data.item("train", 4)
         key = data.train.keys[4]
     path = copy / "train-00000.h5"
     raw = bytearray(path.read_bytes())
@@ -415,6 +416,7 @@ def test_a_tar_file(source, tmp_path, top):
     with open_(source) as a, open_(path) as b:
         assert type(b).__name__ == "Tars"
         same(a, b)
+    assert not has_no_classes(str(path))  # to tools/features.py, which may be given a list of files
 
 
 def test_tars_by_class_and_a_tar_of_tars(source, made, tmp_path):

@@ -1,4 +1,4 @@
-"""Images in folders, or ImageNet, packed into a few large files; a check of these; public sets.
+"""Images in folders or tar files, ImageNet: packed into a few large files; public sets.
 
     python tools/make_data.py my_images/ --out=packed/
     python tools/make_data.py --check=packed/
@@ -19,8 +19,8 @@ def arguments():
         nargs="?",
         type=options.text,
         metavar="SOURCE",
-        help="what --data-path of tools/train.py takes: a folder of images in folders, ImageNet "
-        "in its own layout",
+        help="what --data-path of tools/train.py takes: a folder of images in folders, tar "
+        "files of such, ImageNet in its own layout",
     )
     parser.add_argument(
         "--out",

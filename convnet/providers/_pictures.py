@@ -14,13 +14,14 @@ from convnet.loader import DataError
 from convnet.providers import Split, fingerprint, printable
 from convnet.providers._tree import files, folders
 from convnet.providers.images import Images
+from convnet.providers.tars import Tars
 
 
 def has_no_classes(path: str) -> bool:
     """Whether a path is a list, or a folder of pictures that are not sorted into classes."""
     root = Path(path)
     if not root.is_dir():
-        return root.is_file()
+        return root.is_file() and not Tars.recognises(path)
     if (root / "train").is_dir():
         return False
     return sum(bool(files(folder)) for folder in folders(root)) < 2 and bool(files(root))

@@ -116,17 +116,17 @@ class Images(Provider):
         keys = [path for files in classes.values() for path, _ in files]
         return Split(np.array(labels, np.int64), keys)
 
-    def _file(self, split: str, index: int) -> Any:
-        """What a view is made from, in whichever process: see _viewer."""
+    def item(self, split: str, index: int) -> Any:
+        """The path of an image, or where else a process that decodes it finds it: see viewer."""
         return os.path.join(self._root, self.splits[split].keys[index])  # noqa: PTH118 (speed)
 
-    def _viewer(self, view: Callable) -> Callable:
-        """view(_file(...), draw), given a view of what Pillow opens."""
+    def viewer(self, view: Callable) -> Callable:
+        """view(item(...), draw), given a view of what Pillow opens."""
         return view
 
     def _decode(self, split: str, index: int, least: int | None = None) -> tuple:
         """As decode, of an image of the set. Raises BadImage."""
-        return self._viewer(Decoded(self.channels, least))(self._file(split, index), None)
+        return self.viewer(Decoded(self.channels, least))(self.item(split, index), None)
 
     def _probe(self) -> int | None:
         """Decode one image of each class; the side S if all of them are S x S.
@@ -141,7 +141,7 @@ class Images(Provider):
                     sizes.add(self._decode("train", index, least=1)[1])
                     break
                 except BadImage as e:
-                    self._report("train", index, str(e))
+                    self.report("train", index, str(e))
             else:
                 raise DataError(f"{printable(self.path)}: no image of class {printable(name)} "
                                 "can be read")  # fmt: skip
@@ -163,9 +163,9 @@ class Images(Provider):
         if self._loader is None:
             o, shape = self.options, (self.size, self.size, self.channels)
             view = Reader(self.size, self.channels, o.resize_to, o.crop, self.mirrors)
-            self._loader = Loader(self._viewer(view), shape, self._workers)
+            self._loader = Loader(self.viewer(view), shape, self._workers)
         yield from self._loader.run(
-            [(self._file(split, i), None if draws is None else draws[n])
+            [(self.item(split, i), None if draws is None else draws[n])
              for n, i in enumerate(indices)]
             for indices, draws in jobs
         )  # fmt: skip
@@ -187,10 +187,10 @@ class Images(Provider):
         n, side, bad = self.splits[split].size, self._side, {}
         images = np.empty((n, side, side, self.channels), np.uint8)
         starts = range(0, n, self.piece)
-        pieces = ([(self._file(split, i), None) for i in range(s, min(n, s + self.piece))]
+        pieces = ([(self.item(split, i), None) for i in range(s, min(n, s + self.piece))]
                   for s in starts)  # fmt: skip
         workers = self._workers if n > 1000 else 0  # a process takes a second to start
-        view = self._viewer(Whole(side, self.channels))
+        view = self.viewer(Whole(side, self.channels))
         with Loader(view, images.shape[1:], workers) as small:
             for start, (part, wrong) in zip(starts, small.run(pieces)):
                 images[start : start + len(part)] = part
@@ -211,12 +211,12 @@ class Images(Provider):
         """As of Provider, with worker processes."""
         workers = self._workers if self.options.workers or len(which) >= MANY else 0
         parts = [range(i, min(i + FEW, len(which))) for i in range(0, len(which), FEW)]
-        pieces = ([(self._file(*which[i]), None) for i in part] for part in parts)
-        with Loader(self._viewer(Seen(look, self.channels)), None, workers) as reader:
+        pieces = ([(self.item(*which[i]), None) for i in part] for part in parts)
+        with Loader(self.viewer(Seen(look, self.channels)), None, workers) as reader:
             for part, (made, bad) in zip(parts, reader.run(pieces)):
                 for n, position in enumerate(part):
                     if n in bad:
-                        self._report(*which[position], bad[n])
+                        self.report(*which[position], bad[n])
                     else:
                         yield position, made[n]
 

@@ -128,15 +128,15 @@ class Packed(Images):
     def _probe(self):
         return self._common or None
 
-    def _file(self, split, index):
+    def item(self, split, index):
         return self._tables[split][index]
 
-    def _viewer(self, view):
+    def viewer(self, view):
         return From(self._places, view)
 
-    def _mixed(self, split, epoch):
+    def mixed(self, split, epoch):
         if len(self._tables[split].key_at) <= BUFFER:
-            return super()._mixed(split, epoch)
+            return super().mixed(split, epoch)
         return self._tables[split].mixed(np.random.default_rng([self.options.seed, epoch]))
 
     def test_with(self, name):

@@ -176,10 +176,10 @@ class Tars(Ilsvrc):
         else:
             Images._list(self)
 
-    def _file(self, split, index):
+    def item(self, split, index):
         return self._tree.place(self.splits[split].keys[index])
 
-    def _viewer(self, view):
+    def viewer(self, view):
         return From(self._places, view)
 
     def test_with(self, name):
