@@ -333,7 +333,9 @@ def test_two_images_at_one_position(copy):
     ["", "{}", "[]", '{"format": "convnet set of shards 2"}', "\xff",
      '{"format": "convnet set of shards 1", "source": "images", "classes": ["a", "b"], '
      '"shards": {"train": [], "test": [], "../x": [1]}}',
-     '{"format": "convnet set of shards 1", "source": "images", "classes": [1], '
+     '{"format": "convnet set of shards 1", "source": "images", "classes": "ab", '
+     '"shards": {"train": [], "test": []}}',
+     '{"format": "convnet set of shards 1", "source": "images", "classes": [1, 2], '
      '"shards": {"train": [], "test": []}}'],
 )  # fmt: skip
 def test_a_damaged_index(copy, text):

@@ -107,8 +107,9 @@ class Packed(Images):
                                        Keys(table, self._places))  # fmt: skip
             first += len(some)
         self._labelled = self._tables["test"], self.splits["test"]
-        sides = {s.about["side"] for s in found["train"] if len(s)}
-        self._common = sides.pop() if len(sides) == 1 else 0
+        sides = {s.about.get("side") for s in found["train"] if len(s)}
+        side = sides.pop() if len(sides) == 1 else None
+        self._common = side if isinstance(side, int) and side > 0 else None
         sums = [s.about["tables"] for some in found.values() for s in some]
         self.fingerprint = fingerprint(self.classes, sums)
         if about["source"] == "ilsvrc":
@@ -126,7 +127,7 @@ class Packed(Images):
         return found
 
     def _probe(self):
-        return self._common or None
+        return self._common
 
     def item(self, split, index):
         return self._tables[split][index]
@@ -174,6 +175,7 @@ def read_index(folder: Path) -> dict:
         classes, splits = found["classes"], found["shards"]
         right = all(isinstance(name, str) for name in (*classes, *splits, found["source"]))
         whole = all(isinstance(n, int) for sums in splits.values() for n in sums)
+        right &= isinstance(classes, list) and len(classes) > 1
         if not right or not whole or not {*SPLITS} <= {*splits} <= {*SPLITS, UNLABELLED}:
             raise ValueError
     except FileNotFoundError:
