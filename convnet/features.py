@@ -282,8 +282,8 @@ def _read(file: h5py.File, layer: str | None) -> Features:
     name = layers[0] if layer is None else layer
     if name not in layers:
         raise UsageError(f"no layer {name!r}; has {', '.join(layers)}")
-    found = _dataset(file, f"features/{hdf5.spell(name)}" if len(layers) > 1 else "features")
-    names, labels, splits = (_dataset(file, word) for word in ("names", "labels", "splits"))
+    found = hdf5.dataset(file, f"features/{hdf5.spell(name)}" if len(layers) > 1 else "features")
+    names, labels, splits = (hdf5.dataset(file, word) for word in ("names", "labels", "splits"))
     if "offsets" in file and found.ndim == 1:
         raise UsageError(
             f"maps of {name} differ in shape, which no SVM can take; --layer=spp would"
@@ -305,18 +305,6 @@ def _read(file: h5py.File, layer: str | None) -> Features:
     if len(wrong):
         raise DataError(f"it has a label {wrong[0]} but {len(classes)} classes")
     return Features(rows, [*names.asstr()[:]], labels, splits[:].astype(np.int64), classes, about)
-
-
-def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
-    """A dataset whose numbers are in this very file."""
-    here = file
-    for word in name.split("/"):
-        if word not in here or type(here.get(word, getlink=True)) is not h5py.HardLink:
-            raise DataError(f"it has no {name}")
-        here = here[word]
-    if not isinstance(here, h5py.Dataset) or here.external or here.is_virtual:
-        raise DataError(f"its {name} are not in it")
-    return here
 
 
 def _plain(value: Any) -> Any:

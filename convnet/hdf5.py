@@ -14,6 +14,8 @@ from urllib.parse import quote
 import h5py
 import numpy as np
 
+from convnet.loader import DataError
+
 
 class Plan:
     """A HDF5 file to be, with `block` bytes in front for its owner (512, 1024, ...).
@@ -70,6 +72,18 @@ def gaps(pieces: list[tuple[int, int]], begin: int, end: int) -> Iterator[tuple[
             raise ValueError("its arrays overlap or lie outside the file")
         yield begin, at - begin
         begin = at + length
+
+
+def dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """A dataset whose numbers are in this very file. Raises DataError."""
+    here = file
+    for word in name.split("/"):
+        if word not in here or type(here.get(word, getlink=True)) is not h5py.HardLink:
+            raise DataError(f"it has no {name}")
+        here = here[word]
+    if not isinstance(here, h5py.Dataset) or here.external or here.is_virtual:
+        raise DataError(f"its {name} are not in it")
+    return here
 
 
 def spell(name: str) -> str:

@@ -33,7 +33,7 @@ class Devkit:
         self.meta, here = meta, meta.parent
         others = [f / "data" for f in sorted(here.absolute().parents[1].glob(FOLDERS))]
         self.truth = _first([here], "validation_ground_truth.txt")
-        self._blacklist = _first([here, *others], "clsloc_validation_blacklist.txt")
+        self.blacklist_file = _first([here, *others], "clsloc_validation_blacklist.txt")
 
     @classmethod
     def find(cls, *places: Path) -> "Devkit | None":
@@ -75,10 +75,10 @@ class Devkit:
 
     def blacklist(self, images: int) -> np.ndarray | None:
         """Which of so many images of val the devkit distrusts the boxes of; None: no list."""
-        if self._blacklist is None:
+        if self.blacklist_file is None:
             return None
         listed = np.zeros(images, bool)
-        listed[read(self._blacklist, 1, images)[:, 0] - 1] = True
+        listed[read(self.blacklist_file, 1, images)[:, 0] - 1] = True
         return listed
 
 

@@ -36,6 +36,13 @@ def positive(text: str) -> int:
     return _whole(text, 1)
 
 
+def quality(text: str) -> int:
+    """A quality of JPEG files: 1 to 95, beyond which they only grow."""
+    if positive(text) > 95:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 95, not {text!r}")
+    return int(text)
+
+
 def natural(text: str) -> int:
     """A whole number of 0 or more."""
     return _whole(text, 0)
@@ -143,13 +150,14 @@ def add_data(parser: argparse.ArgumentParser, vary: bool = True) -> None:
         type=text,
         metavar="DIR",
         help="train/<class>/*.jpg and test/<class>/*.jpg, or <class>/*.jpg, a folder of CIFAR "
-        "batches, or ImageNet (docs/imagenet.md) (default: the built-in digits)",
+        "batches, ImageNet (docs/imagenet.md), a set of tools/make_data.py, or tar files of images "
+        "(default: the built-in digits)",
     )
     group.add_argument(
         "--data-provider",
         type=text,
         metavar="NAME",
-        help="digits, images, cifar or ilsvrc (default: found from the folder)",
+        help="digits, images, cifar, ilsvrc, packed or tars (default: found from the folder)",
     )
     if vary:
         _add_variation(group)

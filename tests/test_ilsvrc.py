@@ -498,7 +498,14 @@ def test_the_commands_of_the_page(whole, tmp_path, monkeypatch):
     """docs/imagenet.md from the first command to the last, on a small net and few images."""
     text = (ROOT / "docs" / "imagenet.md").read_text().replace("\\\n", " ")
     lines = re.findall(r"^    python tools/(\w+)\.py *(.*)$", text, re.M)
-    assert [tool for tool, _ in lines] == ["train", "test", "test", "ilsvrc_eval", "test"]
+    assert [tool for tool, _ in lines] == [
+        "train",
+        "test",
+        "test",
+        "ilsvrc_eval",
+        "test",
+        "make_data",
+    ]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "imagenet").symlink_to(whole)
     cfg, out = tiny(tmp_path), []
@@ -510,6 +517,7 @@ def test_the_commands_of_the_page(whole, tmp_path, monkeypatch):
         out.append(call(tool, *line.split()))
         assert out[-1].code == 0, out[-1]
     assert metrics(tmp_path / "runs" / "tiny_001")[-1]["epoch"] == 2
-    assert "top-5 error" in out[1].out and "error" not in out[-1].out
+    assert "top-5 error" in out[1].out and "error" not in out[4].out
     assert out[3].out.startswith("all: 12 images, flat error top-1 ")
     assert len(Path("test.txt").read_text().splitlines()) == TESTS
+    assert "packed: 39 images of train, 12 images of test, 7 images of unlabelled" in out[5].out

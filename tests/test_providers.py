@@ -53,7 +53,7 @@ def same(a, b):
 
 
 def test_names_are_files():
-    assert providers.names() == ["cifar", "digits", "ilsvrc", "images"]
+    assert providers.names() == ["cifar", "digits", "ilsvrc", "images", "packed", "tars"]
     with pytest.raises(DataError, match=r"no data provider 'digit'; did you mean 'digits'\?"):
         provider_class("digit")
     for name in providers.names():

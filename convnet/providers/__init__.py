@@ -207,9 +207,7 @@ class Provider:
         noise = self._noise if train else 0.0
         pca = self.pca if noise else None
         means = {self.size: self.mean}
-        order = np.arange(total)
-        if train:
-            order = np.random.default_rng([seed, epoch]).permutation(total)
+        order = self.mixed(split, epoch) if train else np.arange(total)
         chunks = [order[i : i + batch_size] for i in range(0, total, batch_size)][start:]
         parts = (part for chunk in chunks for part in self._parts(chunk))
         jobs = ((part, views.draws(seed, epoch, part) if train else None) for part in parts)
@@ -248,7 +246,7 @@ class Provider:
             try:
                 found.append(self._image(split, index))
             except BadImage as e:
-                self._report(split, index, str(e))
+                self.report(split, index, str(e))
                 found.append(None)
         return found
 
@@ -263,7 +261,7 @@ class Provider:
             try:
                 yield position, look(self._image(split, index))
             except BadImage as e:
-                self._report(split, index, str(e))
+                self.report(split, index, str(e))
 
     @property
     def mean(self) -> np.ndarray:
@@ -325,6 +323,11 @@ class Provider:
         """Whether training mirrors half of the images, and a test may mirror views."""
         return self.mirror if self.options.mirror is None else self.options.mirror
 
+    def mixed(self, split: str, epoch: int) -> np.ndarray:
+        """The order of the images in an epoch of training."""
+        rng = np.random.default_rng([self.options.seed, epoch])
+        return rng.permutation(self.splits[split].size)
+
     def _parts(self, chunk: np.ndarray) -> list[np.ndarray]:
         step = self.piece or len(chunk)
         return [chunk[i : i + step] for i in range(0, len(chunk), step)]
@@ -332,10 +335,10 @@ class Provider:
     def _good(self, split: str, part: np.ndarray, bad: Bad) -> list[int]:
         """The positions in `part` of what is not bad; reports what is."""
         for i, why in bad.items():
-            self._report(split, part[i], why)
+            self.report(split, part[i], why)
         return [i for i in range(len(part)) if i not in bad]
 
-    def _report(self, split: str, index: int, why: str) -> None:
+    def report(self, split: str, index: int, why: str) -> None:
         """Say once that an image is bad; DataError where that is to stop the run."""
         key = self.splits[split].keys[index]
         if key in self.bad:

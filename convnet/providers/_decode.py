@@ -5,6 +5,7 @@ pixels stand on white. EXIF orientation is applied. Of an animation the first im
 formats that Pillow decodes itself are admitted (an EPS file would start Ghostscript).
 """
 
+import io
 import math
 import warnings
 from collections.abc import Callable
@@ -31,7 +32,10 @@ SIDEWAYS = [TURN[i] for i in (5, 6, 7, 8)]
 OTHER_SIZE = "of another size"
 
 
-def decode(path: str, channels: int, least: int | None = None) -> tuple[Image.Image, tuple]:
+File = str | io.BytesIO  # the path of an image, or the image as a file in memory
+
+
+def decode(file: File, channels: int, least: int | None = None) -> tuple[Image.Image, tuple]:
     """(the picture, mode L or RGB; its full (h, w)). Raises BadImage.
 
     least: the picture may come at 1/2, 1/4 or 1/8 of its size as long as its shorter side has this
@@ -41,7 +45,7 @@ def decode(path: str, channels: int, least: int | None = None) -> tuple[Image.Im
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            with Image.open(path, formats=FORMATS) as img:
+            with Image.open(file, formats=FORMATS) as img:
                 w, h = img.size
                 if max(w, h) > THIN * min(w, h):
                     raise BadImage(f"{w}x{h} pixels: too thin for a picture")
@@ -55,7 +59,7 @@ def decode(path: str, channels: int, least: int | None = None) -> tuple[Image.Im
         except BadImage:
             raise
         except Image.UnidentifiedImageError:
-            raise BadImage(_unknown(path)) from None
+            raise BadImage(_unknown(file)) from None
         except Exception as e:  # Pillow's decoders raise about anything at a damaged file
             raise BadImage(_why(e)) from None
     picture = picture if turn is None else picture.transpose(turn)
@@ -88,8 +92,9 @@ def turned_by(img: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def _unknown(path: str) -> str:
-    return "no image of a known format" if Path(path).stat().st_size else "the file is empty"
+def _unknown(file: File) -> str:
+    size = Path(file).stat().st_size if isinstance(file, str) else file.getbuffer().nbytes
+    return "no image of a known format" if size else "the file is empty"
 
 
 def _why(e: Exception) -> str:
@@ -107,7 +112,7 @@ def pixels(picture: Image.Image) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Reader:
-    """view(path, draw) of a folder of images, as convnet/loader.py calls it.
+    """view(file, draw) of a folder of images, as convnet/loader.py calls it.
 
     An image of exactly S x S pixels is, unless resize_to is given, not resized: for training it is
     cropped with S // 8 mirrored pixels around, for testing it is taken as it is. All others are
@@ -120,10 +125,10 @@ class Reader:
     crop: str
     mirror: bool
 
-    def __call__(self, path: str, draw: np.ndarray | None) -> np.ndarray:
+    def __call__(self, file: File, draw: np.ndarray | None) -> np.ndarray:
         """uint8 (S, S, channels). Raises BadImage."""
         side, S = self.resize_to or views.default_fit(self.S), self.S
-        picture, size = decode(path, self.channels, None if draw is None else side)
+        picture, size = decode(file, self.channels, None if draw is None else side)
         whole = size == (S, S) and not self.resize_to
         if draw is None:
             return pixels(picture) if whole else views.centre(views.fit(pixels(picture), side), S)
@@ -150,26 +155,38 @@ class Reader:
 
 @dataclass(frozen=True)
 class Seen:
-    """view(path, None) of an image of any size: look(image)."""
+    """view(file, None) of an image of any size: look(image)."""
 
     look: Callable
     channels: int
 
-    def __call__(self, path: str, draw: None) -> list[np.ndarray]:
+    def __call__(self, file: File, draw: None) -> list[np.ndarray]:
         """Views, uint8 (h, w, channels) each. Raises BadImage."""
-        return list(self.look(pixels(decode(path, self.channels)[0])))
+        return list(self.look(pixels(decode(file, self.channels)[0])))
 
 
 @dataclass(frozen=True)
 class Whole:
-    """view(path, None) of an image that must be side x side pixels: the image itself."""
+    """view(file, None) of an image that must be side x side pixels: the image itself."""
 
     side: int
     channels: int
 
-    def __call__(self, path: str, draw: None) -> np.ndarray:
+    def __call__(self, file: File, draw: None) -> np.ndarray:
         """uint8 (side, side, channels). Raises BadImage; of OTHER_SIZE if it is none."""
-        picture, size = decode(path, self.channels)
+        picture, size = decode(file, self.channels)
         if size != (self.side, self.side):
             raise BadImage(OTHER_SIZE)
         return pixels(picture)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """view(file, None): what `decode` gives."""
+
+    channels: int
+    least: int | None = None
+
+    def __call__(self, file: File, draw: None) -> tuple[Image.Image, tuple]:
+        """(the picture, its full (h, w)). Raises BadImage."""
+        return decode(file, self.channels, self.least)

@@ -12,17 +12,19 @@ import numpy as np
 
 from convnet.loader import DataError
 from convnet.providers import Split, fingerprint, printable
-from convnet.providers.images import Images, _files, _folders
+from convnet.providers._tree import files, folders
+from convnet.providers.images import Images
+from convnet.providers.tars import Tars
 
 
 def has_no_classes(path: str) -> bool:
     """Whether a path is a list, or a folder of pictures that are not sorted into classes."""
     root = Path(path)
     if not root.is_dir():
-        return root.is_file()
+        return root.is_file() and not Tars.recognises(path)
     if (root / "train").is_dir():
         return False
-    return sum(bool(_files(folder)) for folder in _folders(root)) < 2 and bool(_files(root))
+    return sum(bool(files(folder)) for folder in folders(root)) < 2 and bool(files(root))
 
 
 class Pictures(Images):
@@ -33,7 +35,7 @@ class Pictures(Images):
             keys = _lines(self._root)
             self._root = self._root.parent
         else:
-            found = [Path(file) for file, _ in _files(self._root)]
+            found = [Path(file) for file, _ in files(self._root)]
             keys = [str(file.relative_to(self._root)) for file in found]
         self.classes = []
         self.splits = {

@@ -24,8 +24,8 @@ import numpy as np
 from convnet.ilsvrc import FOLDER, NUMBER, Devkit
 from convnet.loader import DataError
 from convnet.providers import Split, fingerprint, printable
-from convnet.providers._decode import SUFFIXES
-from convnet.providers.images import Images, _folders
+from convnet.providers._tree import Disk, folders
+from convnet.providers.images import Images
 
 WNID = re.compile(r"n\d{8}")
 OF_VAL = re.compile(r"ILSVRC2012_val_\d{8}\.JPEG")
@@ -65,16 +65,20 @@ class Ilsvrc(Images):
         if not path:
             return False
         images, *others = _places(Path(path))
-        folders = [f.name for split in ("train", "val") for f in _folders(images / split)]
+        found = [f.name for split in ("train", "val") for f in folders(images / split)]
         flat = _flat(images / "val")
-        if not all(map(WNID.fullmatch, folders)) or not (folders or flat):
+        if not all(map(WNID.fullmatch, found)) or not (found or flat):
             return False
         return flat or _beside(MAPPING, others) is not None or Devkit.find(*others) is not None
 
-    def _list(self):
+    def _found(self):
+        super()._found()
         self._root, *self._others = _places(self._root)
+        return Disk(self._root)
+
+    def _list(self):
         self.devkit = Devkit.find(*self._others)
-        found = [folder.name for folder in _folders(self._root / "train")]
+        found = self._tree.folders("train")
         self.classes = found or self._told_classes()
         self._check_classes()
         names = Names([f"train{os.sep}{name}" for name in found],
@@ -85,24 +89,23 @@ class Ilsvrc(Images):
 
     def _of_class(self, split: str, name: str) -> list[str]:
         """The names of the images of a class, sorted. Raises DataError if there are none."""
-        folder = self._root / split / name
-        if found := _images(folder):
+        if found := self._tree.names(os.path.join(split, name)):  # noqa: PTH118 (it is a str)
             return found
-        raise DataError(f"{printable(str(folder))}: no image in it; unpack it again, or take "
-                        "the folder away")  # fmt: skip
+        where = printable(str(self._root / split / name))
+        raise DataError(f"{where}: no image in it; unpack it again, or take the folder away")
 
     def _told_classes(self) -> list[str]:
         """The classes where there is no train/."""
         where = printable(str(self._root))
-        if (self._root / "train").is_dir():
+        if self._tree.has("train"):
             raise DataError(f"{where}/train: no folder in it; unpack n01440764.tar and the others, "
                             "each into a folder of its own")  # fmt: skip
         if self.devkit:
             return sorted(self.devkit.ids)
         if mapping := _beside(MAPPING, self._others):
             return sorted({found[0] for line in _lines(mapping) if (found := WNID.match(line))})
-        if found := _folders(self._root / "val"):
-            return [folder.name for folder in found]
+        if found := self._tree.folders("val"):
+            return found
         raise DataError(f"{where}: no train/ in it, nor anything that names the classes; put "
                         f"the folder {FOLDER} into it or beside it")  # fmt: skip
 
@@ -120,26 +123,25 @@ class Ilsvrc(Images):
 
     def _val(self) -> Split:
         """The images of val/, in the order of their names."""
-        place = self._root / "val"
-        where, folders, names = printable(str(place)), _folders(place), _images(place)
-        if folders and names:
+        where = printable(str(self._root / "val"))
+        inside, names = self._tree.folders("val"), self._tree.names("val")
+        if inside and names:
             raise DataError(f"{where}: images and folders; sort all of the images into folders "
                             "or none")  # fmt: skip
-        if not folders:
+        if not inside:
             if not names:
                 raise DataError(f"{where}: no image in it; unpack ILSVRC2012_img_val.tar there")
             labels = self._labels(names)
             return Split(labels, Names(["val"], [names]))
         label = {name: i for i, name in enumerate(self.classes)}
         pairs = []
-        for folder in folders:
-            if folder.name not in label:
-                raise DataError(f"{where}/{printable(folder.name)}: no such class in train; "
+        for folder in inside:
+            if folder not in label:
+                raise DataError(f"{where}/{printable(folder)}: no such class in train; "
                                 "take the folder away")  # fmt: skip
-            files = self._of_class("val", folder.name)
-            pairs += [(name, label[folder.name]) for name in files]
-        names, inside = zip(*sorted(pairs))
-        labels = np.array(inside, np.int64)
+            pairs += [(name, label[folder]) for name in self._of_class("val", folder)]
+        names, shown = zip(*sorted(pairs))
+        labels = np.array(shown, np.int64)
         return Split(labels, Names([f"val{os.sep}{c}" for c in self.classes], [names], labels))
 
     def _labels(self, names: list[str]) -> np.ndarray:
@@ -181,7 +183,7 @@ class Ilsvrc(Images):
         """test: the images of test/, in the order of their names, without labels; or val again."""
         if name == "val":
             self.splits["test"] = self._labelled
-        elif names := _images(self._root / name):
+        elif names := self._tree.names(name):
             self.splits["test"] = Split(np.full(len(names), -1), Names([name], [names]))
         else:
             raise DataError(f"{printable(str(self._root / name))}: no image in it; unpack the tar "
@@ -192,7 +194,7 @@ class Ilsvrc(Images):
         """The fingerprint; the same for a val/ that is flat and one that is sorted."""
         train, test = self.train, self.test
         firsts = np.unique(train.labels, return_index=True)[1]
-        sizes = [_bytes(self._file("train", i)) for i in firsts]
+        sizes = [self._tree.size(train.keys[i]) for i in firsts]
         names = [np.frombuffer(split.keys.text, np.uint8) for split in (train, test)]
         return fingerprint(self.classes, sizes, *names, train.labels, test.labels)
 
@@ -221,23 +223,8 @@ def _flat(folder: Path) -> bool:
         return any(OF_VAL.fullmatch(entry.name) for entry, _ in zip(entries, range(9)))
 
 
-def _images(folder: Path) -> list[str]:
-    """The names of the images in a folder, sorted; by their endings, no file is looked at."""
-    if not folder.is_dir():
-        return []
-    names = os.listdir(folder)  # noqa: PTH208 (speed: 1.28 million in all)
-    return sorted(n for n in names if n.lower().endswith(SUFFIXES) and n[0] != ".")
-
-
 def _lines(path: Path) -> list[str]:
     try:
         return path.read_text("utf-8", "replace").splitlines()
     except OSError as e:
         raise DataError(f"{printable(str(path))}: {e.strerror.lower()}") from None
-
-
-def _bytes(path: str) -> int:
-    try:
-        return os.stat(path).st_size  # noqa: PTH116 (it is a str)
-    except OSError:
-        return -1

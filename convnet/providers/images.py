@@ -11,6 +11,7 @@ Small images that need no resizing, such as CIFAR's as files, are decoded once a
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +19,9 @@ from convnet import loader
 from convnet.cfg import nearest
 from convnet.loader import FEW, Bad, BadImage, DataError, Loader
 from convnet.providers import Provider, Split, fingerprint, printable, stratified
-from convnet.providers._decode import OTHER_SIZE, SUFFIXES, Reader, Seen, Whole, decode, pixels
+from convnet.providers._decode import OTHER_SIZE, SUFFIXES, Decoded, Reader, Seen, Whole, pixels
 from convnet.providers._memory import Frame
+from convnet.providers._tree import Disk
 
 SMALL = 64  # pixels; images with sides up to this may stay in memory
 MOST = 512 << 20  # bytes of memory for them, in both splits together
@@ -36,21 +38,23 @@ class Images(Provider):
         if not path:
             raise DataError(f"{type(self).__name__.lower()}: needs the folder that holds them")
         self._root = Path(path)
-        if not self._root.is_dir():
-            is_file = "a file, not a folder" if self._root.exists() else "no such folder"
-            raise DataError(f"{printable(path)}: {is_file}")
+        self._tree = self._found()
         self._list()
         self._side = self._probe()
         if not size and not self._side:
             raise DataError(f"{printable(path)}: the images have no common size; set imgSize=")
         self.size = size or self._side
 
+    def _found(self) -> Disk:
+        """Where the images are. Raises DataError."""
+        if not self._root.is_dir():
+            is_file = "a file, not a folder" if self._root.exists() else "no such folder"
+            raise DataError(f"{printable(self.path)}: {is_file}")
+        return Disk(self._root)
+
     def _list(self) -> None:
         """Set classes, splits and fingerprint."""
-        if (self._root / "train").is_dir():
-            found = self._both()
-        else:
-            found = self._divided(_classes(self._root))
+        found = self._both() if self._tree.has("train") else self._divided(self._classes(""))
         self.classes = list(found["train"])
         self.splits = {split: self._split(found[split]) for split in ("train", "test")}
         sizes = [str(n) for split in found.values() for files in split.values() for _, n in files]
@@ -61,16 +65,33 @@ class Images(Provider):
 
     def _both(self) -> dict:
         """{split: {class: files}} of a folder with train/ and test/ or val/."""
-        train = _classes(self._root / "train")
-        other = next((self._root / n for n in ("test", "val") if _folders(self._root / n)), None)
+        train = self._classes("train")
+        other = next((name for name in ("test", "val") if self._tree.folders(name)), None)
         if other is None:
             return self._divided(train)
-        test = _classes(other)
+        test = self._classes(other)
         for name in test:
             if name not in train:
                 known = nearest(name, train)
-                raise DataError(f"{printable(str(other / name))}: no such class in train{known}")
+                where = printable(str(self._root / other / name))
+                raise DataError(f"{where}: no such class in train{known}")
         return {"train": train, "test": test}
+
+    def _classes(self, path: str) -> dict[str, list[tuple[str, int]]]:
+        """{class: [(path, bytes) of each image]} of a folder of folders, all sorted by name."""
+        names = self._tree.folders(path)
+        found = {name: self._tree.files(str(Path(path, name))) for name in names}
+        where = printable(str(self._root / path))
+        if not found:
+            flat = "; images must be in one folder for each class" if self._tree.files(path) else ""
+            raise DataError(f"{where}: no folder of images in it{flat}")
+        for name, files in found.items():
+            if not files:
+                raise DataError(f"{where}/{printable(name)}: no image in it ({' '.join(SUFFIXES)})")
+        if len(found) == 1:
+            only = printable(*found)
+            raise DataError(f"{where}: only one class, {only}; it takes two to classify")
+        return found
 
     def _divided(self, classes: dict) -> dict:
         """{split: {class: files}}: a part of each class is for testing."""
@@ -92,11 +113,20 @@ class Images(Provider):
     def _split(self, classes: dict[str, list]) -> Split:
         label = {name: i for i, name in enumerate(self.classes)}
         labels = [label[name] for name, files in classes.items() for _ in files]
-        keys = [os.path.relpath(f, self._root) for files in classes.values() for f, _ in files]
+        keys = [path for files in classes.values() for path, _ in files]
         return Split(np.array(labels, np.int64), keys)
 
-    def _file(self, split: str, index: int) -> str:
+    def item(self, split: str, index: int) -> Any:
+        """The path of an image, or where else a process that decodes it finds it: see viewer."""
         return os.path.join(self._root, self.splits[split].keys[index])  # noqa: PTH118 (speed)
+
+    def viewer(self, view: Callable) -> Callable:
+        """view(item(...), draw), given a view of what Pillow opens."""
+        return view
+
+    def _decode(self, split: str, index: int, least: int | None = None) -> tuple:
+        """As decode, of an image of the set. Raises BadImage."""
+        return self.viewer(Decoded(self.channels, least))(self.item(split, index), None)
 
     def _probe(self) -> int | None:
         """Decode one image of each class; the side S if all of them are S x S.
@@ -108,10 +138,10 @@ class Images(Provider):
         for label, name in enumerate(self.classes):
             for index in range(*begins[label : label + 2]):
                 try:
-                    sizes.add(decode(self._file("train", index), self.channels, least=1)[1])
+                    sizes.add(self._decode("train", index, least=1)[1])
                     break
                 except BadImage as e:
-                    self._report("train", index, str(e))
+                    self.report("train", index, str(e))
             else:
                 raise DataError(f"{printable(self.path)}: no image of class {printable(name)} "
                                 "can be read")  # fmt: skip
@@ -133,9 +163,9 @@ class Images(Provider):
         if self._loader is None:
             o, shape = self.options, (self.size, self.size, self.channels)
             view = Reader(self.size, self.channels, o.resize_to, o.crop, self.mirrors)
-            self._loader = Loader(view, shape, self._workers)
+            self._loader = Loader(self.viewer(view), shape, self._workers)
         yield from self._loader.run(
-            [(self._file(split, i), None if draws is None else draws[n])
+            [(self.item(split, i), None if draws is None else draws[n])
              for n, i in enumerate(indices)]
             for indices, draws in jobs
         )  # fmt: skip
@@ -157,10 +187,11 @@ class Images(Provider):
         n, side, bad = self.splits[split].size, self._side, {}
         images = np.empty((n, side, side, self.channels), np.uint8)
         starts = range(0, n, self.piece)
-        pieces = ([(self._file(split, i), None) for i in range(s, min(n, s + self.piece))]
+        pieces = ([(self.item(split, i), None) for i in range(s, min(n, s + self.piece))]
                   for s in starts)  # fmt: skip
         workers = self._workers if n > 1000 else 0  # a process takes a second to start
-        with Loader(Whole(side, self.channels), images.shape[1:], workers) as small:
+        view = self.viewer(Whole(side, self.channels))
+        with Loader(view, images.shape[1:], workers) as small:
             for start, (part, wrong) in zip(starts, small.run(pieces)):
                 images[start : start + len(part)] = part
                 bad |= {start + i: why for i, why in wrong.items()}
@@ -172,7 +203,7 @@ class Images(Provider):
         return loader.default_workers() if given is None else given
 
     def _image(self, split: str, index: int) -> np.ndarray:
-        return pixels(decode(self._file(split, index), self.channels)[0])
+        return pixels(self._decode(split, index)[0])
 
     def seen(
         self, which: Sequence[tuple[str, int]], look: Callable[[np.ndarray], Sequence[np.ndarray]]
@@ -180,12 +211,12 @@ class Images(Provider):
         """As of Provider, with worker processes."""
         workers = self._workers if self.options.workers or len(which) >= MANY else 0
         parts = [range(i, min(i + FEW, len(which))) for i in range(0, len(which), FEW)]
-        pieces = ([(self._file(*which[i]), None) for i in part] for part in parts)
-        with Loader(Seen(look, self.channels), None, workers) as reader:
+        pieces = ([(self.item(*which[i]), None) for i in part] for part in parts)
+        with Loader(self.viewer(Seen(look, self.channels)), None, workers) as reader:
             for part, (made, bad) in zip(parts, reader.run(pieces)):
                 for n, position in enumerate(part):
                     if n in bad:
-                        self._report(*which[position], bad[n])
+                        self.report(*which[position], bad[n])
                     else:
                         yield position, made[n]
 
@@ -193,43 +224,3 @@ class Images(Provider):
         """End the worker processes."""
         if self._loader:
             self._loader.close()
-
-
-def _folders(path: Path) -> list[Path]:
-    """The folders in a folder, by name; hidden ones are not seen."""
-    if not path.is_dir():
-        return []
-    with os.scandir(path) as entries:  # which asks the disk about no file
-        found = [e.name for e in entries if not e.name.startswith(".") and e.is_dir()]
-    return [path / name for name in sorted(found, key=os.fsencode)]
-
-
-def _classes(path: Path) -> dict[str, list[tuple[str, int]]]:
-    """{class: [(path, bytes) of each image]} of a folder of folders, all sorted by name."""
-    found = {folder.name: _files(folder) for folder in _folders(path)}
-    where = printable(str(path))
-    if not found:
-        flat = "; images must be in one folder for each class" if _files(path) else ""
-        raise DataError(f"{where}: no folder of images in it{flat}")
-    for name, files in found.items():
-        if not files:
-            raise DataError(f"{where}/{printable(name)}: no image in it ({' '.join(SUFFIXES)})")
-    if len(found) == 1:
-        raise DataError(f"{where}: only one class, {printable(*found)}; it takes two to classify")
-    return found
-
-
-def _files(folder: str | Path) -> list[tuple[str, int]]:
-    """(path, bytes) of every image in a folder and the folders in it, sorted."""
-    found, inside = [], []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                inside.append(entry.path)
-            elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
-                found.append((entry.path, entry.stat().st_size))
-    for path in inside:
-        found += _files(path)
-    return sorted(found, key=lambda file: os.fsencode(file[0]))

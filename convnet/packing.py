@@ -1,0 +1,242 @@
+"""Folders of images into sets of shards (convnet/providers/packed.py), and the check of such sets.
+
+The images to train on are mixed once, by a draw that is the same each time, and cut into shards of
+so many. Processes read and check them, this one writes: one shard at a time, in order. So what is
+written depends on the images and the options alone, and a run that was killed has lost one shard.
+"""
+
+import contextlib
+import io
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from convnet import files, loader, shards, views
+from convnet.cli import UsageError
+from convnet.given import count
+from convnet.ilsvrc import FOLDER
+from convnet.loader import FEW, BadImage, DataError, Loader
+from convnet.providers import DataOptions, name_for, printable, provider_class
+from convnet.providers._decode import Decoded, decode
+from convnet.providers.images import Images
+from convnet.providers.packed import FORMAT, INDEX, UNLABELLED, Packed, name_of
+from convnet.shards import Record, Shard
+
+SAMPLE = 64  # images, whose median size says how many go into a shard
+MIX = 2012  # the seed
+
+
+@dataclass(frozen=True)
+class Treated:
+    """view(file, None): (the image as it is to be packed, its (h, w)).
+
+    resize: where the shorter side is longer than this, a JPEG file of that; else the file as it is,
+    once it could be decoded.
+    """
+
+    resize: int | None
+    quality: int
+
+    def __call__(self, file: str | io.BytesIO, draw: None) -> tuple[bytes, tuple[int, int]]:
+        """Raises BadImage."""
+        try:
+            data = Path(file).read_bytes() if isinstance(file, str) else file.getvalue()
+        except OSError as e:
+            raise BadImage(e.strerror.lower()) from None
+        picture, size = decode(io.BytesIO(data), 3, self.resize or 1)
+        if not self.resize or min(size) <= self.resize:
+            return data, size
+        h, w = views.fitted(*size, self.resize)
+        small, out = picture.resize((w, h), 2), io.BytesIO()  # bilinear, as in training
+        small.save(out, "JPEG", quality=self.quality)
+        return out.getvalue(), (h, w)
+
+
+class Packing:
+    """A set that is made of the images of a provider, in a folder."""
+
+    def __init__(self, source: Images, folder: Path, args: Any):
+        """Raises DataError for images that cannot be read, UsageError for another set's folder."""
+        self.source, self.folder = source, folder
+        self.treat = Treated(args.resize, args.quality)
+        workers = loader.default_workers() if args.workers is None else args.workers
+        self.loader = Loader(source.viewer(self.treat), None, workers)
+        self.splits = {name: s for name, s in source.splits.items() if s.size or name != UNLABELLED}
+        self.each = max(1, (args.shard_size << 20) // self._typical())
+        what = source.fingerprint, args.resize, args.resize and args.quality, self.each
+        self.of = " ".join(map(str, what))
+
+    def _typical(self) -> int:
+        """The bytes of an image, packed: the median of some."""
+        split = "train" if self.splits["train"].size else "test"
+        view, sizes = self.source.viewer(self.treat), []
+        for i in views.spread(self.splits[split].size, SAMPLE):
+            with contextlib.suppress(BadImage):
+                sizes.append(len(view(self.source.item(split, i), None)[0]))
+        if not sizes:
+            raise DataError(f"{printable(self.source.path)}: no image of {split} can be read")
+        return max(1, int(median(sizes)))
+
+    def run(self) -> None:
+        """Make what is missing."""
+        made, left_out = {}, []
+        for split, images in self.splits.items():
+            order = np.arange(images.size)
+            if split == "train":
+                order = np.random.default_rng(MIX).permutation(images.size)
+            parts = [order[i : i + self.each] for i in range(0, len(order), self.each)]
+            made[split] = []
+            for number, part in enumerate(parts):
+                shard = self._shard(split, number, part)
+                made[split].append(shard.about["tables"])
+                left_out += shard.left_out
+        self._finish(made)
+        _tell(self.folder, len(left_out))
+
+    def _shard(self, split: str, number: int, part: np.ndarray) -> Shard:
+        """The shard of these images, made unless it is there."""
+        path = self.folder / name_of(split, number)
+        if path.exists():
+            found = shards.read(path, len(self.source.classes))
+            if found.about.get("of") != self.of:
+                raise UsageError(f"{self.folder}: holds shards of other images or options; name "
+                                 "another folder, or delete it")  # fmt: skip
+            return found
+        left_out, about = [], {"of": self.of, "side": 0}
+        size = shards.write(path, self._records(split, part, left_out, about), left_out, about)
+        print(f"{path.name}: {count(len(part) - len(left_out), 'image')}, {size / 1e6:.1f} MB",
+              flush=True)  # fmt: skip
+        return shards.read(path)
+
+    def _records(self, split: str, part: np.ndarray, left_out: list, about: dict) -> Iterator:
+        """A Record of each image that can be read; left_out gets the others, about their side."""
+        images, sizes = self.splits[split], set()
+        groups = [part[i : i + FEW] for i in range(0, len(part), FEW)]
+        pieces = ([(self.source.item(split, i), None) for i in group] for group in groups)
+        with _bar(len(part), split) as bar:
+            for group, (made, bad) in zip(groups, self.loader.run(pieces)):
+                for n, i in enumerate(group):
+                    if n in bad:
+                        self.source.report(split, i, bad[n])
+                        left_out.append(f"{images.keys[i]}: {bad[n]}")
+                    else:
+                        sizes.add(made[n][1])
+                        yield Record(made[n][0], images.labels[i], i, images.keys[i])
+                bar.update(len(group))
+        h, w = sizes.pop() if len(sizes) == 1 else (0, 1)
+        about["side"] = h if h == w else 0
+
+    def _finish(self, made: dict[str, list[int]]) -> None:
+        """Write what makes a set of the shards."""
+        kind = "images"
+        if devkit := getattr(self.source, "devkit", None):
+            _copy_devkit(devkit, self.folder / FOLDER / "data")
+        if hasattr(self.source, "devkit"):
+            kind = "ilsvrc"
+        about = {"format": FORMAT, "source": kind, "classes": self.source.classes, "of": self.of}
+        about["shards"] = made
+        files.replace(self.folder / INDEX, [json.dumps(about, indent=1).encode()])
+
+
+def _copy_devkit(devkit, folder: Path) -> None:
+    """The files that say which class has which number, and what the images of val show."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in (devkit.meta, devkit.truth, devkit.blacklist_file):
+        if path is not None:
+            shutil.copy(path, folder)
+
+
+def _bar(total: int, what: str):
+    """A bar on a terminal."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=what, unit="img", leave=False, disable=not sys.stderr.isatty())
+
+
+def _tell(folder: Path, left_out: int = 0) -> None:
+    """What is in a finished set."""
+    with Packed(str(folder), 1, 3, DataOptions(workers=0)) as packed:
+        told = [f"{count(split.size, 'image')} of {name}" for name, split in packed.splits.items()]
+        told.append(count(len(packed.classes), "class", "es"))
+    told += [f"{count(left_out, 'bad image')} left out"] if left_out else []
+    print(f"{printable(str(folder))}: {', '.join(told)}")
+
+
+def pack(args) -> int:
+    """tools/make_data.py SOURCE --out=DIR"""
+    name = name_for(args.source)
+    kind = provider_class(name)
+    if not issubclass(kind, Images) or issubclass(kind, Packed):
+        raise UsageError(f"{printable(args.source)}: is {name}; what can be packed is images in "
+                         "folders or tar files, ImageNet (docs/imagenet.md)")  # fmt: skip
+    given = {"test_fraction": args.test_fraction, "on_bad_image": args.on_bad_image}
+    given = {option: value for option, value in given.items() if value is not None}
+    folder = Path(args.out)
+    if Path(args.source).resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise UsageError(f"--out={args.out}: is in the folder that it is made from")
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(kind(args.source, 1, 3, DataOptions(workers=0, **given)))
+        _add_unlabelled(source)
+        packing = Packing(source, folder, args)
+        stack.callback(packing.loader.close)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            files.sweep(folder)
+            packing.run()
+        except OSError as e:
+            raise UsageError(f"--out={args.out}: {files.advice(e)}") from None
+    return 0
+
+
+def _add_unlabelled(source: Images) -> None:
+    """Let ILSVRC's test images, where there are some, be a split of their own."""
+    if hasattr(source, "devkit"):
+        with contextlib.suppress(DataError):
+            source.test_with("test")
+            source.splits[UNLABELLED] = source.test
+            source.test_with("val")
+
+
+def check(args) -> int:
+    """tools/make_data.py --check=DIR: 0 if every image is as it was packed and can be decoded."""
+    folder = Path(args.check)
+    with Packed(str(folder), 1, 3, DataOptions(workers=0)) as packed:
+        workers = loader.default_workers() if args.workers is None else args.workers
+        with Loader(packed.viewer(Whole()), None, workers) as reader:
+            bad = sum(_check_split(packed, name, reader) for name in packed.splits)
+    if bad:
+        raise DataError(f"{printable(str(folder))}: {count(bad, 'bad image')}; delete the shards "
+                        "that hold them and make the set again")  # fmt: skip
+    _tell(folder)
+    return 0
+
+
+@dataclass(frozen=True)
+class Whole:
+    """view(file, None): nothing, if the image can be decoded."""
+
+    def __call__(self, file: io.BytesIO, draw: None) -> None:
+        """Raises BadImage."""
+        Decoded(3, 1)(file, draw)
+
+
+def _check_split(packed: Packed, split: str, reader: Loader) -> int:
+    """How many images of a split are bad; a line for each."""
+    images = range(packed.splits[split].size)
+    parts = [images[i : i + FEW] for i in range(0, len(images), FEW)]
+    pieces = ([(packed.item(split, i), None) for i in part] for part in parts)
+    wrong = 0
+    with _bar(len(images), split) as bar:
+        for part, (_, bad) in zip(parts, reader.run(pieces)):
+            for n, why in bad.items():
+                bar.write(f"{printable(packed.splits[split].keys[part[n]])}: {why}", sys.stderr)
+            wrong += len(bad)
+            bar.update(len(part))
+    return wrong

@@ -1,0 +1,65 @@
+"""Folders of images on the disk, as the providers look at them."""
+
+import os
+from pathlib import Path
+
+from convnet.providers._decode import SUFFIXES
+
+
+class Disk:
+    """What is in a folder and the folders in it; paths are from there on."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def has(self, path: str) -> bool:
+        """Whether there is such a folder."""
+        return (self.root / path).is_dir()
+
+    def folders(self, path: str) -> list[str]:
+        """The names of the folders in a folder, sorted; hidden ones are not seen."""
+        return [folder.name for folder in folders(self.root / path)]
+
+    def files(self, path: str) -> list[tuple[str, int]]:
+        """(path, bytes) of every image in a folder and the folders in it, sorted."""
+        found = files(self.root / path)
+        return [(os.path.relpath(file, self.root), size) for file, size in found]
+
+    def names(self, path: str) -> list[str]:
+        """The names of the images in a folder, sorted; by their endings, no file is looked at."""
+        if not self.has(path):
+            return []
+        names = os.listdir(self.root / path)  # noqa: PTH208 (speed: 1.28 million in all)
+        return sorted(n for n in names if n.lower().endswith(SUFFIXES) and n[0] != ".")
+
+    def size(self, path: str) -> int:
+        """The bytes of a file, -1 where there is none."""
+        try:
+            return (self.root / path).stat().st_size
+        except OSError:
+            return -1
+
+
+def folders(path: Path) -> list[Path]:
+    """The folders in a folder, by name; hidden ones are not seen."""
+    if not path.is_dir():
+        return []
+    with os.scandir(path) as entries:  # which asks the disk about no file
+        found = [e.name for e in entries if not e.name.startswith(".") and e.is_dir()]
+    return [path / name for name in sorted(found, key=os.fsencode)]
+
+
+def files(folder: str | Path) -> list[tuple[str, int]]:
+    """(path, bytes) of every image in a folder and the folders in it, sorted."""
+    found, inside = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                inside.append(entry.path)
+            elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+                found.append((entry.path, entry.stat().st_size))
+    for path in inside:
+        found += files(path)
+    return sorted(found, key=lambda file: os.fsencode(file[0]))

@@ -1,0 +1,482 @@
+"""tools/make_data.py, and the providers of what it makes and is made from: packed, tars."""
+
+import io
+import json
+import shutil
+import signal
+import subprocess
+import tarfile
+import time
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from convnet import shards
+from convnet.providers import DataError, DataOptions, name_for, packed, provider_class
+from convnet.providers._pictures import has_no_classes
+from tests.test_ilsvrc import KIT, devkit, images
+from tests.tooling import call, command, environment, photos, tiny
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """27 photos of three classes; nobody writes on it."""
+    return photos(tmp_path_factory.mktemp("source") / "photos")
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory):
+    root = tmp_path_factory.mktemp("imagenet") / "imagenet"
+    images(root)
+    devkit(root / KIT)
+    return root
+
+
+def open_(path, size=32, **options):
+    path = str(path)
+    return provider_class(name_for(path))(path, size, 3, DataOptions(workers=0, **options))
+
+
+def pack(source, out, *argv, code=0):
+    result = call("make_data", source, f"--out={out}", "--workers=0", *argv)
+    assert result.code == code, result
+    assert "Traceback" not in result.err
+    return result
+
+
+@pytest.fixture(scope="module")
+def made(source, tmp_path_factory):
+    out = tmp_path_factory.mktemp("made") / "packed"
+    pack(source, out)
+    return out
+
+
+@pytest.fixture
+def copy(made, tmp_path):
+    """One to spoil."""
+    return shutil.copytree(made, tmp_path / "packed")
+
+
+def same(a, b, keys=True):
+    """Two providers that give the same."""
+    assert a.classes == b.classes
+    for split in ("train", "test"):
+        one, other = a.splits[split], b.splits[split]
+        assert one.labels.tolist() == other.labels.tolist()
+        assert one.labels.dtype == other.labels.dtype
+        if keys:
+            assert list(one.keys) == list(other.keys)
+        for epoch in range(2):
+            pairs = zip(a.batches(split, 5, epoch), b.batches(split, 5, epoch), strict=True)
+            for x, y in pairs:
+                assert np.array_equal(x.images, y.images)
+                assert x.labels.tolist() == y.labels.tolist()
+                assert x.indices.tolist() == y.indices.tolist()
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.*"))}
+
+
+# ---------------------------------------------------------------- the set
+
+
+def test_a_set_gives_what_the_folder_gives(source, made):
+    assert name_for(str(made)) == "packed"
+    with open_(source) as a, open_(made) as b:
+        same(a, b)
+        for x, y in zip(a.images("test", range(6)), b.images("test", range(6))):
+            assert np.array_equal(x, y)
+        seen = [list(p.seen([("train", 3), ("test", 1)], lambda x: [x])) for p in (a, b)]
+        for (i, (x,)), (j, (y,)) in zip(*seen):
+            assert i == j
+            assert np.array_equal(x, y)
+        assert b.test.keys[-1] == a.test.keys[-1]
+        with pytest.raises(IndexError):
+            b.test.keys[6]
+
+
+def test_train_and_test_folders(tmp_path):
+    for split, each in ("train", 6), ("val", 2):
+        photos(tmp_path / "photos" / split, each=each)
+    pack(tmp_path / "photos", tmp_path / "packed")
+    with open_(tmp_path / "photos") as a, open_(tmp_path / "packed") as b:
+        same(a, b)
+        assert (b.train.size, b.test.size) == (18, 6)
+
+
+def test_small_images_of_one_size_stay_in_memory(tmp_path):
+    folder = photos(tmp_path / "photos", suffixes=(".png",))
+    for path in folder.rglob("*.png"):
+        Image.open(path).resize((24, 24)).save(path)
+    pack(folder, tmp_path / "packed")
+    with open_(folder, size=None) as a, open_(tmp_path / "packed", size=None) as b:
+        assert a.size == b.size == 24
+        same(a, b)
+
+
+def test_workers_change_nothing(source, made, tmp_path):
+    pack(source, tmp_path / "packed", "--workers=2")
+    assert files(tmp_path / "packed") == files(made)
+    with (
+        open_(made) as a,
+        packed.Packed(str(made), 32, 3, DataOptions(workers=2)) as b,
+    ):
+        same(a, b)
+
+
+def test_train_and_test(made, source, tmp_path):
+    """The run on a set is that on its folder, and each can be tested on the other."""
+    cfg, losses = tiny(tmp_path), []
+    for name, path in ("a", source), ("b", made):
+        argv = (f"--layer-def={cfg}", f"--data-path={path}", f"--save-path={tmp_path / name}")
+        result = call("train", *argv, "--epochs=1", "--minibatch=8", "--workers=0")
+        assert (result.code, result.err) == (0, "")
+        losses.append([line for line in result.out.splitlines() if line.startswith("test output")])
+    assert losses[0] == losses[1]
+    tests = [
+        call("test", tmp_path / "b", "--workers=0", *argv)
+        for argv in ([], [f"--data-path={source}"])
+    ]
+    assert [t.code for t in tests] == [0, 0], tests
+    assert tests[0].out.splitlines()[-4:] == tests[1].out.splitlines()[-4:]
+
+
+def test_resized(source, tmp_path):
+    """Larger ones at 40 pixels, as JPEG; smaller ones stay as they are."""
+    folder = shutil.copytree(source, tmp_path / "photos")
+    Image.new("RGB", (30, 90)).save(folder / "ant" / "thin.png")
+    pack(folder, tmp_path / "packed", "--resize=40", "--quality=95")
+    with open_(folder) as a, open_(tmp_path / "packed") as b:
+        for x, y, key in zip(
+            *(p.images("train", range(p.train.size)) for p in (a, b)), a.train.keys
+        ):
+            if key == "ant/thin.png":
+                assert np.array_equal(x, y)
+                continue
+            h, w = x.shape[:2]
+            assert min(y.shape[:2]) == 40
+            assert abs(max(y.shape[:2]) - 40 * max(h, w) / min(h, w)) <= 0.5
+            assert np.abs(x.mean((0, 1)) - y.mean((0, 1))).max() < 3
+        assert "ant/thin.png" in [*a.train.keys, *a.test.keys]
+
+
+def test_imagenet(imagenet, tmp_path):
+    out, cfg = tmp_path / "packed", tiny(tmp_path)
+    pack(imagenet, out)
+    with open_(imagenet, 16) as a, open_(out, 16) as b:
+        same(a, b)
+        a.test_with("test")
+        b.test_with("test")
+        same(a, b)
+        assert set(b.test.labels.tolist()) == {-1}
+        b.test_with("val")
+        assert b.test.size == 12
+    argv = (f"--layer-def={cfg}", f"--data-path={out}", f"--save-path={tmp_path / 'run'}")
+    assert call("train", *argv, "--epochs=1", "--minibatch=8", "--workers=0").code == 0
+    made = []
+    for path in imagenet, out:  # the devkit has come along, so that there is a submission
+        argv = f"--data-path={path}", f"--submission={tmp_path / 'val.txt'}", "--workers=0"
+        assert call("test", tmp_path / "run", *argv).code == 0
+        made.append((tmp_path / "val.txt").read_text())
+    assert made[0] == made[1]
+    errors = [
+        call("ilsvrc_eval", tmp_path / "val.txt", f"--devkit={p / KIT}") for p in (imagenet, out)
+    ]
+    assert errors[0].code == 0
+    assert errors[0].out == errors[1].out
+    assert "without the blacklist: 10 images" in errors[1].out
+
+
+def test_other_splits_are_only_for_imagenet(made):
+    with open_(made) as data, pytest.raises(DataError, match="only ImageNet's own layout"):
+        data.test_with("test")
+
+
+# ---------------------------------------------------------------- the order of an epoch
+
+
+def sets(folder, n, each):
+    """A set of n shards of `each` records that are their own numbers, mixed; its labels are 0."""
+    folder.mkdir()
+    order = np.random.default_rng(1).permutation(n * each)
+    data, made = io.BytesIO(), {"train": [], "test": []}
+    Image.new("RGB", (8, 8)).save(data, "PNG")
+    for split, parts in ("train", order.reshape(n, each)), ("test", [[0]]):
+        for number, part in enumerate(parts):
+            path = folder / packed.name_of(split, number)
+            records = (shards.Record(data.getvalue(), 0, i, f"{i}.png") for i in part)
+            shards.write(path, records, [], {"side": 8, "of": ""})
+            made[split].append(shards.read(path).about["tables"])
+    about = {"format": packed.FORMAT, "source": "images", "classes": ["a", "b"], "shards": made}
+    (folder / packed.INDEX).write_text(json.dumps(about))
+    return order.reshape(n, each)
+
+
+def test_many_shards_are_mixed_some_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(packed, "BUFFER", 4)
+    order = sets(tmp_path / "set", 10, 25)
+    shard_of = {image: shard for shard, part in enumerate(order) for image in part.tolist()}
+    with open_(tmp_path / "set", 8) as data, open_(tmp_path / "set", 8, seed=1) as other:
+        assert [data.train.keys[i] for i in range(250)] == [f"{i}.png" for i in range(250)]
+        epochs = [data.mixed("train", epoch).tolist() for epoch in range(2)]
+        for epoch in epochs:
+            assert sorted(epoch) == list(range(250))
+            used = [{shard_of[i] for i in epoch[at : at + 100]} for at in (0, 100, 200)]
+            assert [len(some) for some in used] == [4, 4, 2]
+            assert len(set.union(*used)) == 10
+            assert len({shard_of[i] for i in epoch[:20]}) == 4  # these take turns
+        assert epochs[0] != epochs[1]
+        assert epochs[0] == data.mixed("train", 0).tolist()
+        assert epochs[0] != other.mixed("train", 0).tolist()
+        begin = next(iter(data.batches("train", 50, 1, start=2))).indices
+        assert begin.tolist() == epochs[1][100:150]
+
+
+# ---------------------------------------------------------------- killed, damaged, wrong
+
+
+def big(folder):
+    """Photos that make several shards of one MB."""
+    rng = np.random.default_rng(0)
+    for i in range(60):
+        path = folder / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (200, 200, 3), np.uint8)).save(path)
+    return folder
+
+
+def test_it_goes_on_after_kill_9(tmp_path):
+    source, out = big(tmp_path / "photos"), tmp_path / "killed"
+    pack(source, tmp_path / "undisturbed", "--shard-size=1")
+    argv = command("make_data", source, f"--out={out}", "--workers=1", "--shard-size=1")
+    process = subprocess.Popen(argv, env=environment(), stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline().startswith("train-00000.h5: ")
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (out / "index.json").exists()
+    first = (out / "train-00000.h5").stat()
+    with pytest.raises(DataError, match="not finished; the same command of"):
+        open_(out)
+    time.sleep(0.01)
+    (out / ".1-00000000.part").write_bytes(b"what a killed process leaves")
+    result = pack(source, out, "--shard-size=1")
+    assert "train-00000.h5" not in result.out
+    assert (out / "train-00000.h5").stat().st_mtime_ns == first.st_mtime_ns
+    assert files(out) == files(tmp_path / "undisturbed")
+    assert not list(out.glob(".*"))
+    assert len(list(out.glob("train-*"))) > 4
+    wrong = pack(source, out, code=2)  # other options
+    assert "holds shards of other images or options" in wrong.err
+
+
+def test_a_damaged_image_is_a_bad_image(copy):
+    with open_(copy) as data:
+        place = data.item("train", 4)
+        key = data.train.keys[4]
+    path = copy / "train-00000.h5"
+    raw = bytearray(path.read_bytes())
+    raw[place.begin + place.length // 2] ^= 1
+    path.write_bytes(raw)
+    result = call("make_data", f"--check={copy}", "--workers=0")
+    assert result.code == 3
+    assert f"{key}: damaged in train-00000.h5: its bytes have another checksum" in result.err
+    assert "1 bad image; delete the shards that hold them" in result.err
+    with open_(copy) as data:
+        lines = []
+        data.warn = lines.append
+        data.mean = 0
+        assert sum(len(batch.labels) for batch in data.batches("train", 5)) == data.train.size - 1
+        assert lines == [f"bad image left out: {key}: damaged in train-00000.h5: its bytes have "
+                         "another checksum"]  # fmt: skip
+
+
+def test_check(made):
+    result = call("make_data", f"--check={made}", "--workers=0")
+    assert (result.code, result.err) == (0, "")
+    assert "21 images of train, 6 images of test, 3 classes" in result.out
+
+
+def test_a_lost_or_damaged_shard_is_made_again(source, copy, made):
+    (copy / "train-00000.h5").unlink()
+    with pytest.raises(DataError, match=r"train-00000\.h5: no such shard"):
+        open_(copy)
+    pack(source, copy)
+    assert files(copy) == files(made)
+    raw = (copy / "train-00000.h5").read_bytes()
+    (copy / "train-00000.h5").write_bytes(raw[:-900])
+    result = pack(source, copy, code=3)
+    assert "train-00000.h5: " in result.err
+    assert "delete it and make the set again" in result.err
+
+
+def test_a_shard_of_another_set(copy, tmp_path):
+    shards.write(copy / "train-00000.h5", [], [], {"side": 0, "of": ""})
+    with pytest.raises(DataError, match=r"is not the shard that index\.json tells of"):
+        open_(copy)
+
+
+def test_two_images_at_one_position(copy):
+    data = shards.Record(b"", 0, 5, "a")
+    shards.write(copy / "train-00000.h5", [data, data], [], {"side": 0, "of": ""})
+    index = json.loads((copy / "index.json").read_text())
+    index["shards"]["train"] = [shards.read(copy / "train-00000.h5").about["tables"]]
+    (copy / "index.json").write_text(json.dumps(index))
+    with pytest.raises(DataError, match="two of its images have one position"):
+        open_(copy)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[]", '{"format": "convnet set of shards 2"}', "\xff",
+     '{"format": "convnet set of shards 1", "source": "images", "classes": ["a", "b"], '
+     '"shards": {"train": [], "test": [], "../x": [1]}}',
+     '{"format": "convnet set of shards 1", "source": "images", "classes": "ab", '
+     '"shards": {"train": [], "test": []}}',
+     '{"format": "convnet set of shards 1", "source": "images", "classes": [1, 2], '
+     '"shards": {"train": [], "test": []}}'],
+)  # fmt: skip
+def test_a_damaged_index(copy, text):
+    (copy / "index.json").write_text(text, "latin-1")
+    with pytest.raises(DataError, match=r"index\.json: damaged, or of a newer convnet"):
+        open_(copy)
+
+
+def test_bad_images(source, tmp_path):
+    folder = shutil.copytree(source, tmp_path / "photos")
+    (folder / "bee" / "text.jpg").write_text("no image")
+    raw = (folder / "ant" / "2.jpg").read_bytes()
+    (folder / "ant" / "2.jpg").write_bytes(raw[: len(raw) // 2])
+    stopped = pack(folder, tmp_path / "stopped", "--on-bad-image=stop", code=3)
+    assert stopped.err.count("\n") == 1
+    assert not list((tmp_path / "stopped").iterdir())
+    result = pack(folder, tmp_path / "packed")
+    lines = sorted(result.err.splitlines())
+    assert len(lines) == 2
+    assert lines[0].startswith("bad image left out: ant/2.jpg: ")
+    assert lines[1] == "bad image left out: bee/text.jpg: no image of a known format"
+    assert "2 bad images left out" in result.out
+    again = pack(folder, tmp_path / "packed")  # nothing is read again, but it is told
+    assert (again.out, again.err) == (result.out.splitlines()[-1] + "\n", "")
+    with open_(folder) as a, open_(tmp_path / "packed") as b:
+        good = [key for key in a.train.keys if key not in ("ant/2.jpg", "bee/text.jpg")]
+        assert list(b.train.keys) == good
+    with h5py.File(tmp_path / "packed" / "train-00000.h5") as file:
+        told = [*file["left_out"].asstr()[:]]
+    assert all(any(line.endswith(text) for line in lines) for text in told)
+
+
+def test_a_full_disk_is_told_and_leaves_no_shard(source, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shards, "_finish", full)
+    result = pack(source, tmp_path / "packed", code=2)
+    assert result.err == f"--out={tmp_path / 'packed'}: No space left on device; free some space\n"
+    assert not list((tmp_path / "packed").iterdir())
+
+
+def test_commands_that_cannot_be(source, made, tmp_path):
+    def fails(code, pattern, *argv):
+        result = call("make_data", *argv)
+        assert result.code == code, result
+        assert pattern in result.err
+        assert result.err.count("\n") == 1
+
+    fails(
+        2,
+        "name the images to pack, or a set to --check",
+    )
+    fails(2, "name the images to pack, or a set to --check", source, f"--check={made}")
+    fails(2, "--out=DIR: name the folder to make", source)
+    fails(2, "is in the folder that it is made from", source, f"--out={source / 'packed'}")
+    fails(2, "is packed; what can be packed is images", made, f"--out={tmp_path / 'x'}")
+    fails(3, "no such folder", tmp_path / "none", f"--out={tmp_path / 'x'}")
+    fails(3, "no such folder", f"--check={tmp_path / 'none'}")
+    fails(3, "the set is not finished", f"--check={source}")
+    fails(2, "from 1 to 95, not '96'", source, f"--out={tmp_path / 'x'}", "--quality=96")
+    assert not (tmp_path / "x").exists()
+
+
+# ---------------------------------------------------------------- tar files
+
+
+def tar(path, folder, top="", mode="w"):
+    """A tar file of what is in a folder, in no order."""
+    with tarfile.open(path, mode) as file:
+        for item in sorted(folder.rglob("*"), reverse=True):
+            if item.is_file():
+                file.add(item, f"{top}{item.relative_to(folder)}")
+    return path
+
+
+@pytest.mark.parametrize("top", ["", "./", "my/photos/"])
+def test_a_tar_file(source, tmp_path, top):
+    path = tar(tmp_path / "photos.tar", source, top)
+    with open_(source) as a, open_(path) as b:
+        assert type(b).__name__ == "Tars"
+        same(a, b)
+    assert not has_no_classes(str(path))  # to tools/features.py, which may be given a list of files
+
+
+def test_tars_by_class_and_a_tar_of_tars(source, made, tmp_path):
+    (tmp_path / "tars").mkdir()
+    for folder in source.iterdir():
+        tar(tmp_path / "tars" / f"{folder.name}.tar", folder)
+    path = tar(tmp_path / "whole.tar", tmp_path / "tars")
+    pack(path, tmp_path / "packed")
+    with open_(source) as a, open_(tmp_path / "tars") as b, open_(path) as c:
+        same(a, b)
+        same(a, c)
+    assert files(tmp_path / "packed") == files(made)
+
+
+def test_ilsvrc_as_it_is_downloaded(imagenet, tmp_path):
+    folder = tmp_path / "downloads"
+    (tmp_path / "inner").mkdir()
+    shutil.copytree(imagenet / KIT, folder / KIT)
+    for wnid in (imagenet / "train").iterdir():
+        tar(tmp_path / "inner" / f"{wnid.name}.tar", wnid)
+    tar(folder / "ILSVRC2012_img_train.tar", tmp_path / "inner")
+    tar(folder / "ILSVRC2012_img_val.tar", imagenet / "val")
+    tar(folder / "ILSVRC2012_img_test_v10102019.tar", imagenet / "test", "test/")
+    with open_(imagenet, 16) as a, open_(folder, 16) as b:
+        same(a, b)
+        assert a.fingerprint == b.fingerprint
+        assert b.devkit.ids == a.devkit.ids
+    pack(imagenet, tmp_path / "a")
+    pack(folder, tmp_path / "b")
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    assert (tmp_path / "a" / "unlabelled-00000.h5").exists()
+    with open_(tmp_path / "a", 16) as a, open_(tmp_path / "b", 16) as b:
+        same(a, b)
+
+
+def test_tars_that_are_none(source, tmp_path):
+    def error(path, match):
+        with pytest.raises(DataError, match=match) as found:
+            open_(path)
+        assert "\n" not in str(found.value)
+
+    whole = tar(tmp_path / "whole.tar", source).read_bytes()
+    path = tmp_path / "x.tar"
+    tar(path, source, mode="w:gz")
+    error(path, r"x\.tar: damaged, compressed or no tar file")
+    for length in (0, 700, len(whole) // 2, len(whole) // 2 // 512 * 512):
+        path.write_bytes(whole[:length])
+        error(path, r"x\.tar: damaged, compressed or no tar file")
+    spoilt = bytearray(whole)  # a header in the middle
+    with tarfile.open(tmp_path / "whole.tar") as file:
+        spoilt[file.getmembers()[9].offset + 3] ^= 1
+    path.write_bytes(spoilt)
+    error(path, r"x\.tar: damaged, compressed or no tar file")
+    with tarfile.open(path, "w") as file:
+        link = tarfile.TarInfo("ant/1.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        file.addfile(link)
+    error(path, r"ant/1\.jpg is a link; unpack it")
+    with tarfile.open(path, "w") as file:
+        file.addfile(tarfile.TarInfo("../../ant/1.jpg"))
+    error(path, "only one class, ant")
