@@ -5,7 +5,7 @@
 
 Reads Caffe's .caffemodel, state dicts of PyTorch (.pth, .safetensors), checkpoints of cuda-convnet
 and of convnet; nothing that stands in a file is run. Prints what went where and how it was turned.
-The checkpoint is for tools/test.py, features.py, detect.py, export.py and train.py (docs/weights.md).
+The checkpoint is for tools/test.py, features.py, detect.py, export.py, train.py: docs/weights.md.
 """
 
 from convnet import cli, options
@@ -57,8 +57,8 @@ def arguments():
         "--mean",
         type=options.text,
         metavar="X|A,B,C|FILE|data",
-        help="what it subtracts from pixels of 0..255: a number, one for each channel in its order, "
-        "a .binaryproto, or the mean of --data-path (default: that of ImageNet for Caffe and "
+        help="what it subtracts from pixels of 0..255: a number, one for each channel in its order, a "
+        ".binaryproto, or the mean of --data-path (default: that of ImageNet for Caffe and "
         "PyTorch, else 0)",
     )
     group.add_argument(

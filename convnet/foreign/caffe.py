@@ -42,7 +42,6 @@ class _Raw(NamedTuple):
 def read(path: str, data: memoryview) -> Found:
     """The layers of a .caffemodel. ValueError("why") if it is none or is damaged."""
     found = Found(path, "Caffe", [], Input(True, MEAN))
-    norms: dict[str, tuple] = {}  # mean and deviation that Scale finds in front of itself
     makers: dict[str, int] = {}  # number of the layer whose output, normalised or not, is a top
     for raw in map(_raw, _messages(data)):
         at = makers.get(raw.bottoms[0]) if raw.bottoms else None

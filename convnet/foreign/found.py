@@ -50,7 +50,7 @@ class Found:
     path: str
     format: str
     layers: list[Layer]
-    input: Input = Input()
+    input: Input = field(default_factory=Input)
     known: bool = False
     notes: list[str] = field(default_factory=list)
 

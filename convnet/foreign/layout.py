@@ -1,7 +1,8 @@
 """Between the arrays of our layers and the form of found.Layer, both ways.
 
-Ours             conv (rows, columns, in of a group, out)   fc (inputs, out), of row, column, channel
-Everybody else   conv (out, in of a group, rows, columns)   fc (out, inputs), of channel, row, column
+         conv                                fc
+ours     (rows, columns, in of a group, out)  (inputs, out), counted as row, column, channel
+others   (out, in of a group, rows, columns)  (out, inputs), counted as channel, row, column
 
 What an fc layer reads may be several maps one behind the other, a pyramid: each is turned for
 itself. So weights of a net whose pyramid is written as pools fit one that says type=spp.

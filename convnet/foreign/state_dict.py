@@ -56,7 +56,7 @@ def _number(word: str) -> int:
 
 
 def in_order(names: list[str]) -> list[str]:
-    """Names of a file that keeps no order, as a net has its layers: 2 before 10, classifier last."""
+    """Names of a file that keeps no order as a net has its layers: 10 behind 2, classifier last."""
 
     def place(name: str) -> tuple:
         last = name.split(".")[0] in ("classifier", "fc", "head")
