@@ -40,6 +40,13 @@ class Fc(WeightLayer):
         Ws = {f"W{i}": self.weight(i, (n, self.outputs), sum(sizes)) for i, n in enumerate(sizes)}
         return Ws | {"b": self.bias((self.outputs,))}
 
+    def onnx(self, g, w, *xs):
+        y, b = None, w["b"]
+        for i, x in enumerate(xs):
+            more = g.const(b) if y is None else y
+            y = g.op("Gemm", g.flat(x), g.const(w[f"W{i}"]), more)
+        return g.value(y, (1, 1, self.outputs), flat=True)
+
     def macs(self, *ins):
         return self.outputs * sum(math.prod(x) for x in ins)
 

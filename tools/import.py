@@ -57,7 +57,7 @@ def arguments():
         "--mean",
         type=options.text,
         metavar="X|A,B,C|FILE|data",
-        help="what it subtracts from pixels of 0..255: a number, one for each channel in its order, a "
+        help="what it subtracts from pixels of 0..255: a number, one for each channel, a "
         ".binaryproto, or the mean of --data-path (default: that of ImageNet for Caffe and "
         "PyTorch, else 0)",
     )

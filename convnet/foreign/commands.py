@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from convnet import checkpoint, given, runfolder, views
+from convnet import checkpoint, files, given, runfolder, views
 from convnet.cfg import load_text
 from convnet.cli import UsageError, check_target
-from convnet.foreign import begin, read
+from convnet.foreign import begin, onnx, own, read, safetensors
 from convnet.foreign.found import Found, WeightsError
 from convnet.foreign.match import mean_of
+from convnet.graph import dims
 from convnet.net import Net
 from convnet.providers import Provider
 from convnet.source import Source
@@ -128,3 +129,46 @@ def _checkpoint(
     }
     arrays = {"weights": net.own_weights(), "momenta": {}, "data": {"mean": net.mean}}
     return checkpoint.Checkpoint(arrays, meta)
+
+
+def send(args) -> int:
+    """tools/export.py"""
+    if not (args.onnx or args.safetensors):
+        raise UsageError("--onnx=FILE or --safetensors=FILE is needed")
+    if (args.layer or args.size) and not args.onnx:
+        option = "--layer" if args.layer else "--size"
+        raise UsageError(f"{option}: goes with --onnx; --safetensors has all weights")
+    saved, path, notes = runfolder.find(args.checkpoint)
+    given.say_notes(notes)
+    given.meta_of(saved, path)
+    for option in ("onnx", "safetensors"):
+        if name := getattr(args, option):
+            check_target(name, f"--{option}", path)
+    net = given.net_of(saved, path, "cpu")
+    if args.onnx:
+        _send_onnx(args, net)
+    if args.safetensors:
+        layers = own.read(str(path), saved)
+        _write(args.safetensors, "--safetensors", safetensors.of(layers))
+        print(f"{args.safetensors}: {given.count(len(layers.layers), 'layer')} with weights")
+    return 0
+
+
+def _send_onnx(args, net: Net) -> None:
+    layers = args.layer.split(",") if args.layer else [net.output]
+    try:
+        parts, outputs = onnx.model(net, layers, args.size)
+    except ValueError as e:
+        raise UsageError(f"--onnx={args.onnx}: {e}") from None
+    _write(args.onnx, "--onnx", parts)
+    H, W, C = net.graph.shapes[net.graph.feeds[0]]
+    image = dims((*(args.size or (H, W)), C))
+    told = ", ".join(f"{name} {dims(('N', *sides))}" for name, sides in outputs.items())
+    print(f"{args.onnx}: images N x {image}, uint8 -> {told}, float32")
+
+
+def _write(name: str, option: str, parts: list) -> None:
+    try:
+        files.replace(Path(name), parts)
+    except OSError as e:
+        raise UsageError(f"{option}={name}: not written, {files.advice(e)}") from None

@@ -29,7 +29,7 @@ def read(path: str, data: memoryview) -> Found:
     if "convnet.input" in free:
         try:
             mean, std = json.loads(free["convnet.input"])
-            found.input, found.known = Input(False, *np.array([mean, std], float).tolist()), True
+            found.input, found.known = Input(False, [*map(float, mean)], float(std)), True
         except (TypeError, ValueError):
             raise ValueError("what it says of the images it takes makes no sense") from None
     ordered = {name: arrays[name] for name in state_dict.in_order([*arrays])}
@@ -73,6 +73,23 @@ def _values(raw: memoryview, kind: str, dtype: str) -> np.ndarray:
     if dtype == "BF16":  # the upper half of a float
         return (values.astype("<u4") << 16).view("<f4")
     return values
+
+
+def of(found: Found) -> list[Any]:
+    """The bytes of a file that has these layers as PyTorch would, and what images they take.
+
+    What several inputs of an fc layer meet is one weight, the inputs one behind the other.
+    """
+    arrays = {}
+    for layer in found.layers:
+        kernels = layer.kernels
+        if len(kernels) > 1 and kernels[0].ndim == 2:
+            kernels = [np.concatenate(kernels, axis=1)]
+        for i, kernel in enumerate(kernels):
+            arrays[f"{layer.name}.weight" + (f".{i}" if len(kernels) > 1 else "")] = kernel
+        arrays[f"{layer.name}.bias"] = layer.bias
+    mean = np.asarray(found.input.mean).mean((0, 1)).tolist()
+    return pieces(arrays, {"convnet.input": json.dumps([mean, found.input.std])})
 
 
 def pieces(arrays: Mapping[str, np.ndarray], free: Mapping[str, str]) -> list[Any]:
