@@ -1,6 +1,7 @@
 """A file of weights, whatever its format, known by what it holds and not by its name."""
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,10 @@ FORMATS = (
     "a run or checkpoint of convnet, Caffe's .caffemodel, PyTorch's .pth of a state dict, "
     ".safetensors, or a checkpoint of cuda-convnet"
 )
+# what Python's zipfile raises for damaged files
+ZIP_ERRORS = (
+    zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError,
+)  # fmt: skip
 
 
 def read(name: str | Path) -> Found:
@@ -32,10 +37,13 @@ def read(name: str | Path) -> Found:
     if data[: len(MAGIC)] == MAGIC:
         return _own(path)
     try:
-        return _read(str(path), data)
+        found = _read(str(path), data)
+        if not found.layers:
+            raise ValueError("no layer in it can be used: " + "; ".join(found.notes[:2]))
+        return found
     except ValueError as e:
         raise WeightsError(f"{path}: {e}") from None
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as e:
+    except ZIP_ERRORS as e:
         raise WeightsError(f"{path}: is a damaged zip file: {e}") from None
 
 
