@@ -101,7 +101,7 @@ def of(found: Found) -> list[Any]:
         for i, kernel in enumerate(kernels):
             arrays[f"{layer.name}.weight" + (f".{i}" if len(kernels) > 1 else "")] = kernel
         arrays[f"{layer.name}.bias"] = layer.bias
-    mean = np.asarray(found.input.mean).mean((0, 1)).tolist()
+    mean = np.mean(found.input.mean, (0, 1), np.float64).tolist()
     return pieces(arrays, {"convnet.input": json.dumps([mean, found.input.std])})
 
 
