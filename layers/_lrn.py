@@ -23,8 +23,8 @@ class Response(Layer):
     def onnx_of(self, g, x, mean: str):
         """x / (minDiv + scale * mean)^pow, where the mean of squares is a tensor of x's form."""
         scaled = g.op("Mul", mean, g.const(self.scale))
-        divisor = g.op("Pow", g.op("Add", scaled, g.const(self.minDiv)), g.const(self.pow))
-        return g.value(g.op("Div", g.maps(x), divisor), x.shape)
+        factor = g.op("Pow", g.op("Add", scaled, g.const(self.minDiv)), g.const(-self.pow))
+        return g.value(g.op("Mul", g.maps(x), factor), x.shape)
 
     def respond(self, run, x, there, back, count: int, *window):
         """fprop with the kernels `there` and `back`, which take the numbers of `window`."""

@@ -15,6 +15,8 @@ product that is not multiplied out before the update.
 
 import math
 
+import numpy as np
+
 from convnet.layer import Variant, WeightLayer, key
 from layers import _dense
 
@@ -41,10 +43,10 @@ class Fc(WeightLayer):
         return Ws | {"b": self.bias((self.outputs,))}
 
     def onnx(self, g, w, *xs):
-        y, b = None, w["b"]
-        for i, x in enumerate(xs):
-            more = g.const(b) if y is None else y
-            y = g.op("Gemm", g.flat(x), g.const(w[f"W{i}"]), more)
+        flat = [g.flat(x) for x in xs]
+        x = flat[0] if len(flat) == 1 else g.op("Concat", *flat, axis=1)
+        W = np.concatenate([w[f"W{i}"] for i in range(len(xs))])
+        y = g.op("Gemm", x, g.const(W), g.const(w["b"]))
         return g.value(y, (1, 1, self.outputs), flat=True)
 
     def macs(self, *ins):

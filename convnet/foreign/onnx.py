@@ -106,17 +106,33 @@ def model(
     None for the net's own. Raises UsageError: a layer without a form in ONNX, a size that the net
     cannot take, a model of more than 2 GB.
     """
-    graph, data = net.graph, net.graph.feeds[0]
-    own = graph.shapes[data]
+    own = net.graph.shapes[net.graph.feeds[0]]
     image = (*(size or own[:2]), own[2])
     try:
-        wanted = {name: graph.parts(name) for name in layers}
-        order = needed(graph, [part for parts in wanted.values() for part in parts])
-        graph.shapes_at({data: image}, order)
+        wanted = {name: net.graph.parts(name) for name in layers}
     except ValueError as e:
         raise UsageError(str(e)) from None
-    g = Builder()
-    made = {data: _images(g, net, image)}
+    g, outputs = Builder(), {}
+    ends = [part for parts in wanted.values() for part in parts]
+    made = nodes(g, net, _images(g, net, image), ends)
+    for name, parts in wanted.items():
+        g.layer = name
+        outputs[name] = _out(g, name, [made[part] for part in parts])
+    about = {"classes": "\n".join(net.classes)}
+    return pieces(g, {"images": (UINT8, image)}, outputs, about), outputs
+
+
+def nodes(g: Builder, net: Net, images: Value, ends: list[str]) -> dict[str, Value]:
+    """Add what runs from images, less their mean, to some layers; the values of all by name.
+
+    Raises UsageError.
+    """
+    graph, data = net.graph, net.graph.feeds[0]
+    order, made = needed(graph, ends), {}
+    try:
+        graph.shapes_at({data: images.shape}, order)
+    except ValueError as e:
+        raise UsageError(str(e)) from None
     for l in graph.layers:
         if l.name not in order:
             continue
@@ -125,15 +141,10 @@ def model(
         g.layer = l.name
         weights = {k: net.device.numpy(w) for k, w in net.weights[l.name].items()}
         try:
-            made[l.name] = l.onnx(g, weights, *[made[name] for name in l.reads or [data]])
+            made[l.name] = l.onnx(g, weights, *[made[name] for name in l.reads] or [images])
         except ValueError as e:
             raise UsageError(f"[{l.name}] type={l.type}: {e}") from None
-    outputs = {}
-    for name, parts in wanted.items():
-        g.layer = name
-        outputs[name] = _out(g, name, [made[part] for part in parts])
-    about = {"classes": "\n".join(net.classes)}
-    return pieces(g, {"images": (UINT8, image)}, outputs, about), outputs
+    return made
 
 
 def _images(g: Builder, net: Net, image: Shape) -> Value:
