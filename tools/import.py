@@ -67,7 +67,20 @@ def arguments():
         metavar="X|A,B,C",
         help="what it divides them by then (default: 1; torchvision's for PyTorch)",
     )
-    options.add_data(parser, vary=False)
+    group = parser.add_argument_group("data")
+    group.add_argument(
+        "--data-path",
+        type=options.text,
+        metavar="DIR",
+        help="images of the net's classes, as in tools/train.py: gives their names, and a run to "
+        "--resume (default: none)",
+    )
+    group.add_argument(
+        "--data-provider",
+        type=options.text,
+        metavar="NAME",
+        help="digits, images, cifar or ilsvrc (default: found from the folder)",
+    )
     return parser.parse_args()
 
 

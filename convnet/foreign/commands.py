@@ -100,7 +100,7 @@ def _mean(args, found: Found, shape: tuple, provider: Provider | None) -> np.nda
 
 
 def _said(mean: np.ndarray) -> str:
-    channels = ", ".join(f"{m:.4g}" for m in mean.mean((0, 1)))
+    channels = ", ".join(f"{m:.4g}" for m in mean.mean((0, 1), np.float64))
     return channels if (mean == mean[0, 0]).all() else f"an image, {channels} on average"
 
 

@@ -19,8 +19,6 @@ import numpy as np
 from convnet.foreign.found import Found, Layer, floats
 from convnet.unpickle import ARRAYS, Array, Unpickler, text, why
 
-MOST = 1 << 33  # bytes of what a zip may become
-
 
 class _Nothing:
     """What stands for an object of the program: it takes anything and keeps nothing."""
@@ -70,12 +68,12 @@ def newest(folder: Path) -> Path | None:
     return max(named)[1] if named else None
 
 
-def read_zip(path: str, archive: zipfile.ZipFile, data: memoryview) -> Found:
+def read_zip(path: str, archive: zipfile.ZipFile) -> Found:
     """The layers of a checkpoint written with --zip-save. ValueError("why")."""
-    inside = archive.infolist()[0]
-    if inside.file_size > MOST:
-        raise ValueError(f"would become {inside.file_size:,} bytes")
-    return read(path, memoryview(archive.read(inside)))
+    inside = archive.infolist()
+    if not inside:
+        raise ValueError("is an empty zip file")
+    return read(path, memoryview(archive.read(inside[0])))
 
 
 def read(path: str, data: memoryview) -> Found:

@@ -1,5 +1,7 @@
 """A file of weights, whatever its format, known by what it holds and not by its name."""
 
+import mmap
+import os
 import zipfile
 import zlib
 from pathlib import Path
@@ -16,6 +18,7 @@ FORMATS = (
     "a run or checkpoint of convnet, Caffe's .caffemodel, PyTorch's .pth of a state dict, "
     ".safetensors, or a checkpoint of cuda-convnet"
 )
+SHRUNK = 100  # times at most that a zip file of weights, which are noise, is smaller
 # what Python's zipfile raises for damaged files
 ZIP_ERRORS = (
     zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError,
@@ -72,9 +75,12 @@ def _read(path: str, data: memoryview) -> Found:
         raise ValueError("is empty")
     if data[:4] == b"PK\x03\x04":
         with zipfile.ZipFile(path) as archive:
+            size = sum(inside.file_size for inside in archive.infolist())
+            if size > SHRUNK * len(data):
+                raise ValueError(f"is a zip file of {len(data):,} bytes that would become {size:,}")
             of_torch = any(name.endswith("/data.pkl") for name in archive.namelist())
             reader = torch_pickle if of_torch else cuda_convnet
-            return reader.read_zip(path, archive, data)
+            return reader.read_zip(path, archive)
     if torch_pickle.is_legacy(data):
         return torch_pickle.read_legacy(path, data)
     if data[8:9] == b"{":
@@ -88,10 +94,14 @@ def _read(path: str, data: memoryview) -> Found:
 
 
 def _bytes(path: Path) -> memoryview:
+    """The contents of a file, read as they are looked at."""
     try:
         if path.exists() and not path.is_file():
             raise WeightsError(f"{path}: is not a file")
-        return memoryview(path.read_bytes())
+        with path.open("rb") as file:
+            if not os.fstat(file.fileno()).st_size:
+                return memoryview(b"")
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except OSError as e:
         raise WeightsError(
             f"{path}: cannot be read, {advice(e).partition(';')[0].lower()}"

@@ -72,7 +72,7 @@ def is_legacy(data: memoryview) -> bool:
     return MAGIC.to_bytes(10, "little") in bytes(data[:20])
 
 
-def read_zip(path: str, archive: zipfile.ZipFile, data: memoryview) -> Found:
+def read_zip(path: str, archive: zipfile.ZipFile) -> Found:
     """The layers of a file of the newer kind. ValueError("why")."""
     name = next(n for n in archive.namelist() if n.endswith("/data.pkl"))
     folder = name.removesuffix("data.pkl")
@@ -140,7 +140,7 @@ def _found(path: str, content: Any, raw) -> Found:
         if isinstance(tensor, _Tensor):
             try:
                 arrays[name.removeprefix("module.")] = _array(tensor, raw)
-            except (TypeError, AttributeError):
+            except (TypeError, AttributeError, OverflowError):
                 raise ValueError(f"{name} is no tensor; the file is damaged") from None
     return state_dict.layers_of(found, arrays)
 

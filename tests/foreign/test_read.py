@@ -1,10 +1,12 @@
 """Files of every format are read as they were meant, or refused in one line; nothing is run."""
 
 import builtins
+import io
 import json
 import os
 import pickle
 import subprocess
+import zipfile
 
 import numpy as np
 import pytest
@@ -265,10 +267,19 @@ def test_damaged_files(tmp_path, kind):
     assert refused > 100
 
 
+def bomb() -> bytes:
+    """A zip file of 10 MB of zeros."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("data", bytes(10_000_000))
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     "data,why",
     [
         (b"", "is empty"),
+        (bomb(), "is a zip file of 9,[0-9]+ bytes that would become 10,000,000"),
         (b"just text, no weights\n", "can be a run or checkpoint of convnet, Caffe's"),
         (b"\x89PNG\r\n\x1a\n" + bytes(50), "can be a run or checkpoint of convnet, Caffe's"),
         (bytes(64), "can be a run or checkpoint"),

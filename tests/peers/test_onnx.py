@@ -1,7 +1,11 @@
 """Exported nets next to onnxruntime: every type by its examples, every cfg that ships."""
 
+import re
+import textwrap
+
 import numpy as np
 import pytest
+from PIL import Image
 
 onnx = pytest.importorskip("onnx", reason="needs onnx: make peer")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: make peer")
@@ -11,6 +15,7 @@ from convnet.foreign.onnx import FLOAT, Builder, Value, model, pieces  # noqa: E
 from convnet.layer import CostLayer  # noqa: E402
 from tests import contract  # noqa: E402
 from tests.test_layer_configs import NAMES, source  # noqa: E402
+from tests.tooling import ROOT  # noqa: E402
 
 CASES = [
     (name, line)
@@ -79,3 +84,29 @@ def test_each_net(name):
     for name, theirs in zip(outputs, run(parts, {"images": images})):
         mine = net.features(images, name, view="asis")
         compare(mine.reshape(theirs.shape), theirs)
+
+
+@pytest.mark.parametrize("name", ["spp_small", "cifar10_spp"])
+def test_other_sizes(name):
+    """Bins that are no windows of one size, the mean image stretched, maps as an output."""
+    net = few(name)
+    images = np.random.default_rng(0).integers(0, 256, (3, 61, 83, 3), np.uint8)
+    parts, outputs = model(net, ["spp", "conv2:pre", "probs"], (61, 83))
+    for name, theirs in zip(outputs, run(parts, {"images": images})):
+        mine = net.features(images, name, view="asis")
+        compare(mine.reshape(theirs.shape) if mine.shape[1:3] == (1, 1) else mine, theirs)
+
+
+def test_the_page(tmp_path, monkeypatch, capsys):
+    """What docs/deploy.md shows for onnxruntime does what test.py would."""
+    text = (ROOT / "docs" / "deploy.md").read_text()
+    shown = re.search(r"^    import numpy.*?(?=^\S)", text, re.M | re.S)[0]
+    net = few("spp_small")
+    net.classes = [f"class {i}" for i in range(10)]
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(5).integers(0, 256, (48, 48, 3), np.uint8)
+    Image.fromarray(pixels).save("photo.png")
+    (tmp_path / "net.onnx").write_bytes(b"".join(model(net, ["probs"])[0]))
+    exec(textwrap.dedent(shown.replace("photo.jpg", "photo.png")), {})
+    best = net.predict(pixels[None], view="asis").argmax()
+    assert capsys.readouterr().out == f"class {best}\n"
