@@ -45,20 +45,24 @@ def compare(mine: np.ndarray, theirs: np.ndarray, limit: float = 1e-4) -> float:
     return off
 
 
+@pytest.mark.parametrize("flat", [False, True])
 @pytest.mark.parametrize("name,line", CASES)
-def test_each_example_of_each_type(name, line):
+def test_each_example_of_each_type(name, line, flat):
+    """Its inputs as maps, or as what is behind an fc layer."""
     case = contract.build(name, line)
     xs, w = case.arrays(np.float32)
     mine, _ = case.layer.fprop(contract.run(train=False), w, *xs)
     g = Builder()
     g.layer = "layer"
-    ins = [Value(f"x{i}", shape) for i, shape in enumerate(case.shapes)]
+    ins = [Value(f"x{i}", shape, flat) for i, shape in enumerate(case.shapes)]
     y = case.layer.onnx(g, w, *ins)
     assert y.shape == mine.shape[1:]
     g.nodes.append(("Identity", [g.flat(y)], "y", {}))
-    sides = {x.name: (FLOAT, [x.shape[2], *x.shape[:2]]) for x in ins}
     given = {x.name: array.transpose(0, 3, 1, 2) for x, array in zip(ins, xs)}
-    (theirs,) = run(pieces(g, sides, {"y": [y.shape[0] * y.shape[1] * y.shape[2]]}, {}), given)
+    if flat:
+        given = {x.name: array.reshape(len(array), -1) for x, array in zip(ins, xs)}
+    inputs = {name: (FLOAT, array.shape[1:]) for name, array in given.items()}
+    (theirs,) = run(pieces(g, inputs, {"y": [mine[0].size]}, {}), given)
     compare(mine.reshape(len(mine), -1), theirs, 1e-5)
 
 
