@@ -10,13 +10,14 @@ a device of which the fastest is to be taken. Nothing keeps the net: its memory 
 """
 
 import contextlib
-import tempfile
+import math
 
 import numpy as np
 
 from convnet.cli import UsageError
 from convnet.device import check as check_device
 from convnet.engine import Clock, Ours, Setting
+from convnet.foreign import onnx
 
 LAYOUTS = {"channels_last": "channels last", "nchw": "NCHW"}
 
@@ -223,16 +224,18 @@ class Onnx:
         return out.reshape(len(out), -1)[:, self.order]
 
     def _build(self, shape: tuple) -> None:
-        import onnx_net
-
+        g, image = onnx.Builder(), (shape[3], *shape[1:3])
+        last = onnx.nodes(g, self.net, onnx.Value("images", shape[1:]), [self.output])[self.output]
+        numbers = np.arange(math.prod(last.shape))  # of a map, as they come out
+        turned = numbers.reshape(last.shape).transpose(2, 0, 1).reshape(-1)
+        self.order = numbers if last.flat else np.argsort(turned)
+        g.nodes.append(("Flatten", [last.name], "out", {"axis": 1}))
+        model = onnx.pieces(g, {"images": (onnx.FLOAT, image)}, {"out": numbers.shape}, {})
         options = self.runtime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
-        with tempfile.TemporaryDirectory() as folder:
-            path = f"{folder}/net.onnx"
-            self.order = onnx_net.write(self.net, path, shape, self.output)
-            self.session = self.runtime.InferenceSession(
-                path, options, providers=["CPUExecutionProvider"]
-            )
+        self.session = self.runtime.InferenceSession(
+            b"".join(model), options, providers=["CPUExecutionProvider"]
+        )
 
 
 ENGINES = {"ours": Ours, "torch": Torch, "torch-tf32": TorchTf32, "onnx": Onnx}

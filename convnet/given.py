@@ -38,9 +38,11 @@ def net_of(saved: Checkpoint, path: Path, device: str) -> Net:
 
 
 def as_before(args, meta: dict):
-    """Options that were not given keep what the checkpoint's run had."""
+    """Options that were not given keep what the checkpoint's run had. UsageError without data."""
     data = meta["data"]
     if args.data_path is None and args.data_provider is None:
+        if not data["provider"]:
+            raise UsageError("the net was imported and has no data of its own; --data-path=DIR")
         args.data_path, args.data_provider = data["path"], data["provider"]
     for name, value in {**data["options"], **meta}.items():
         if getattr(args, name, value) is None:

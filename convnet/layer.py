@@ -8,6 +8,7 @@ the attribute is the key, so `grep sizeX` finds the layer. A layer says
     weights(*ins)           {"W0": Weight(...), "b": Weight(...)}; {} for most
     fprop(run, w, *xs)      arrays (N, H, W, C) in -> (array out, bprop)
     bprop(dy, wants)        gradient of the output -> ([dx, ...], {"W0": dW, ...})
+    onnx(g, w, *xs)         the same as nodes of ONNX, for export; no types that only train need it
     examples                lines that the contract test runs: shapes of the inputs, then keys
 
 Laws. (1) Never write on an input, nor on dy. (2) Assign dx, never add; None where nothing flows.
@@ -309,6 +310,13 @@ class Layer:
     def fprop(self, run: Run, w: dict, *xs) -> tuple[Any, Callable]:
         """Arrays (N, H, W, C) in -> (array out, bprop)."""
         raise NotImplementedError
+
+    def onnx(self, g, w: dict[str, np.ndarray], *xs) -> Any:
+        """Nodes of ONNX that do what fprop does in a test: values in -> value out.
+
+        g: the Builder of convnet/foreign/onnx.py. ValueError("why") where there are none.
+        """
+        raise ValueError("has no form in ONNX")
 
 
 class WeightLayer(Layer):

@@ -10,6 +10,7 @@ from convnet import features as feats
 from convnet import files, given, runfolder, summary
 from convnet.ahead import compile_kernels
 from convnet.cli import UsageError, check_target
+from convnet.foreign.begin import first_weights
 from convnet.net import Net
 from convnet.providers import DataError, DataOptions, name_for
 from convnet.providers._pictures import Pictures, has_no_classes
@@ -29,9 +30,13 @@ def train(args) -> int:
     if args.resume:
         if args.save_path:
             raise UsageError(f"--save-path={args.save_path}: --resume goes on in the run's folder")
+        if args.init_from:
+            raise UsageError(f"--init-from={args.init_from}: --resume has the weights of the run")
         saved, path, notes = runfolder.find(args.resume)
         given.say_notes(notes)
-        args = given.as_before(args, given.meta_of(saved, path))
+        if not given.meta_of(saved, path)["data"]["provider"]:
+            raise UsageError(f"{path}: was imported without data; --init-from={path} trains it")
+        args = given.as_before(args, saved.meta)
     elif not args.layer_def:
         raise UsageError("--layer-def=FILE.cfg is needed (or --resume=RUN to go on with a run)")
     source, *others = given.sources_of(args, saved)
@@ -54,6 +59,8 @@ def train(args) -> int:
     )
     print(summary.table(graph, plan.minibatch))
     net = Net(graph, args.device, args.seed or 0)
+    if args.init_from:
+        first_weights(net, args.init_from)
     turns = Turns(net, [given.other_graph(o, provider) for o in others], plan.sizes, plan.switch)
     if args.switch and len(turns.sizes) < 2 and not saved:
         raise UsageError(f"--switch={args.switch}: there is one size only; --sizes= gives others")

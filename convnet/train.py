@@ -281,7 +281,8 @@ class Run:
                 f"--resume: the run is in the middle of an epoch of batches of "
                 f"{meta['minibatch']}; --minibatch={self.plan.minibatch} can begin with an epoch"
             )
-        momenta = saved.arrays["momenta"]
+        zeros = not meta["step"] and self.sgd.momenta  # of an imported net
+        momenta = saved.arrays["momenta"] or zeros
         theirs = {name: array.shape for name, array in momenta.items()}
         if theirs != {name: inc.shape for name, inc in self.sgd.momenta.items()}:
             raise checkpoint.CheckpointError("--resume: the momenta are of another net")

@@ -62,6 +62,43 @@ def pyramid(run, x, windows, levels: list[int], keep: str, shape: tuple):
     return y.reshape(len(windows), *shape), bprop
 
 
+def onnx(g, x, n: int, keep: str):
+    """Level n of whole maps as nodes of ONNX: a pool whose windows are the bins, else cuts."""
+    maps, (H, W, C) = g.maps(x), x.shape
+    cuts = [[(i * side // n, -(-(i + 1) * side // n)) for i in range(n)] for side in (H, W)]
+    sizes, strides = [one[0][1] for one in cuts], [one[1 % n][0] or 1 for one in cuts]
+    even = all(
+        one == [(i * step, i * step + size) for i in range(n)]
+        for one, size, step in zip(cuts, sizes, strides)
+    )
+
+    def pooled(kind: str, maps: str) -> str:
+        if even:
+            word = {"Max": "MaxPool", "Mean": "AveragePool"}[kind]
+            return g.op(word, maps, kernel_shape=sizes, strides=strides)
+        for axis, bins in zip((2, 3), cuts):
+            parts = []
+            for first, last in bins:
+                part = g.op("Slice", maps, g.const([first]), g.const([last]), g.const([axis]))
+                parts.append(g.op(f"Reduce{kind}", part, axes=[axis], keepdims=1))
+            maps = g.op("Concat", *parts, axis=axis)
+        return maps
+
+    if keep == "avg":
+        return g.value(pooled("Mean", maps), (n, n, C))
+    return g.value(onnx_max(g, maps, keep, lambda maps: pooled("Max", maps)), (n, n, C))
+
+
+def onnx_max(g, maps: str, keep: str, pooled) -> str:
+    """What max, or maxabs, keeps as nodes of ONNX; pooled(maps): the largest numbers."""
+    most = pooled(maps)
+    if keep == "max":
+        return most
+    least = g.op("Neg", pooled(g.op("Neg", maps)))
+    both = g.op("Add", most, least)  # of +a and -a it keeps +a
+    return g.op("Where", g.op("GreaterOrEqual", both, g.const(0.0)), most, least)
+
+
 def _whole(run, x):
     """Each map of x as one window."""
     N, H, W, _ = x.shape

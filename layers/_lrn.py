@@ -20,6 +20,12 @@ class Response(Layer):
     minDiv = rate(float, "divisor where the window is all zero; always 1 in cuda-convnet 1",
                   default=1.0, min=1e-6)  # fmt: skip
 
+    def onnx_of(self, g, x, mean: str):
+        """x / (minDiv + scale * mean)^pow, where the mean of squares is a tensor of x's form."""
+        scaled = g.op("Mul", mean, g.const(self.scale))
+        factor = g.op("Pow", g.op("Add", scaled, g.const(self.minDiv)), g.const(-self.pow))
+        return g.value(g.op("Mul", g.maps(x), factor), x.shape)
+
     def respond(self, run, x, there, back, count: int, *window):
         """fprop with the kernels `there` and `back`, which take the numbers of `window`."""
         a = self.scale / count

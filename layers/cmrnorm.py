@@ -42,6 +42,18 @@ class Cmrnorm(Response):
             raise ValueError(f"size={self.size} is more than the {x[2]} maps")
         return x
 
+    def onnx(self, g, w, x):
+        maps, C = g.maps(x), x.shape[2]
+        if self.size % 2 and not self.blocked:
+            y = g.op("LRN", maps, size=self.size, alpha=float(self.scale), beta=float(self.pow),
+                     bias=float(self.minDiv))  # fmt: skip
+            return g.value(y, x.shape)
+        at = np.arange(C)  # ONNX knows no such window: a convolution sums it
+        first = at // self.size * self.size if self.blocked else at - self.size // 2
+        inside = (at >= first[:, None]) & (at < first[:, None] + self.size)
+        sums = (inside / self.size)[:, :, None, None]
+        return self.onnx_of(g, x, g.op("Conv", g.op("Mul", maps, maps), g.const(sums)))
+
     def fprop(self, run, w, x):
         window = self.size, int(self.blocked)
         return self.respond(run, x, cmrnorm, cmrnorm_back, self.size, *window)

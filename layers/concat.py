@@ -28,6 +28,12 @@ class Concat(Layer):
             return *ins[0][:2], sum(x[2] for x in ins)
         return 1, 1, sum(map(math.prod, ins))
 
+    def onnx(self, g, w, *xs):
+        shape = self.shape(*[x.shape for x in xs])
+        flat = shape[:2] == (1, 1)
+        each = map(g.flat if flat else g.maps, xs)
+        return g.value(g.op("Concat", *each, axis=1), shape, flat)
+
     def fprop(self, run, w, *xs):
         H, W, C = self.shape(*[x.shape[1:] for x in xs])
         N, shapes = len(xs[0]), [x.shape for x in xs]

@@ -110,6 +110,22 @@ class Conv(WeightLayer):
         Ws = {f"W{i}": self.weight(i, s, fan_in) for i, s in enumerate(shapes)}
         return Ws | {"b": self.bias((K,) if self.sharedBiases else (H, W, K))}
 
+    def onnx(self, g, w, *xs):
+        H, W, K = self.shape(*[x.shape for x in xs])
+        y = None
+        for i, x in enumerate(xs):
+            F, P, stride = self.filterSize[i], self.padding[i], self.stride[i]
+            sides = zip((H, W), x.shape)
+            ends = (max(0, (n - 1) * stride + F - P - side) for n, side in sides)
+            how = {"kernel_shape": [F, F], "strides": [stride] * 2, "pads": [P, P, *ends]}
+            bias = [g.const(w["b"])] if y is None and self.sharedBiases else []
+            kernel = g.const(w[f"W{i}"].transpose(3, 2, 0, 1))
+            made = g.op("Conv", g.maps(x), kernel, *bias, **how, group=self.groups[i])
+            y = made if y is None else g.op("Add", y, made)
+        if not self.sharedBiases:
+            y = g.op("Add", y, g.const(w["b"].transpose(2, 0, 1)[None]))
+        return g.value(y, (H, W, K))
+
     def macs(self, *ins):
         H, W, _ = self.shape(*ins)
         return H * W * sum(math.prod(w.shape) for n, w in self.weights(*ins).items() if n != "b")

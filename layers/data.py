@@ -47,6 +47,10 @@ class Data(Layer):
 
     examples = "5x4x3 dataIdx=0 scale=0.5"
 
+    def onnx(self, g, w, x):
+        scaled = self.scale != 1 and not self.dataIdx
+        return x._replace(name=g.op("Mul", x.name, g.const(self.scale))) if scaled else x
+
     def fprop(self, run, w, x):
         if self.scale == 1 or self.dataIdx:
             return x, lambda dy, wants: ([dy], {})

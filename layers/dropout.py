@@ -24,6 +24,9 @@ class Dropout(Dropping):
         2x2x3  keep=1
     """
 
+    def onnx(self, g, w, x):
+        return x
+
     def fprop(self, run, w, x):
         if run.train and self.enable:
             return masked(run, x, self.keep, 1 / self.keep)

@@ -24,6 +24,9 @@ class Dropout2(Dropping):
         2x2x3  keep=1
     """
 
+    def onnx(self, g, w, x):
+        return x._replace(name=g.op("Mul", x.name, g.const(self.keep)))
+
     def fprop(self, run, w, x):
         if run.train and self.enable:
             return masked(run, x, self.keep, 1)

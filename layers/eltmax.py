@@ -26,6 +26,10 @@ class Eltmax(Layer):
             raise ValueError(f"needs inputs of equal shape, has {sizes}")
         return ins[0]
 
+    def onnx(self, g, w, *xs):
+        xs = g.alike(*xs)
+        return xs[0]._replace(name=g.op("Max", *[x.name for x in xs]))
+
     def fprop(self, run, w, *xs):
         y, flat = run.empty(xs[0].shape, xs[0].dtype), [x.reshape(-1) for x in xs]
         out = y.reshape(-1)

@@ -28,6 +28,12 @@ class Eltsum(Layer):
             raise ValueError(f"needs inputs of equal shape, has {sizes}")
         return ins[0]
 
+    def onnx(self, g, w, *xs):
+        xs = g.alike(*xs)
+        terms = [x.name if c == 1 else g.op("Mul", x.name, g.const(c))
+                 for x, c in zip(xs, self.coeffs)]  # fmt: skip
+        return xs[0]._replace(name=g.op("Sum", *terms))
+
     def fprop(self, run, w, *xs):
         y, c = run.empty(xs[0].shape, xs[0].dtype), self.coeffs
         if len(xs) == 1:

@@ -15,6 +15,8 @@ product that is not multiplied out before the update.
 
 import math
 
+import numpy as np
+
 from convnet.layer import Variant, WeightLayer, key
 from layers import _dense
 
@@ -39,6 +41,13 @@ class Fc(WeightLayer):
         sizes = [math.prod(x) for x in ins]
         Ws = {f"W{i}": self.weight(i, (n, self.outputs), sum(sizes)) for i, n in enumerate(sizes)}
         return Ws | {"b": self.bias((self.outputs,))}
+
+    def onnx(self, g, w, *xs):
+        flat = [g.flat(x) for x in xs]
+        x = flat[0] if len(flat) == 1 else g.op("Concat", *flat, axis=1)
+        W = np.concatenate([w[f"W{i}"] for i in range(len(xs))])
+        y = g.op("Gemm", x, g.const(W), g.const(w["b"]))
+        return g.value(y, (1, 1, self.outputs), flat=True)
 
     def macs(self, *ins):
         return self.outputs * sum(math.prod(x) for x in ins)

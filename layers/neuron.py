@@ -111,6 +111,32 @@ class Neuron(Layer):
         5x1x2  neuron=drelu[.7]
     """
 
+    def onnx(self, g, w, x):
+        name, a, b = self.neuron
+        u = x.name
+
+        def line(u: str, a: float, b: float) -> str:  # a * u + b
+            return g.op("Add", g.op("Mul", u, g.const(a)), g.const(b))
+
+        simple = {"ident": "Identity", "relu": "Relu", "logistic": "Sigmoid", "abs": "Abs",
+                  "softrelu": "Softplus", "sqrt": "Sqrt"}  # fmt: skip
+        if name in simple:
+            y = g.op(simple[name], u)
+        elif name == "square":
+            y = g.op("Mul", u, u)
+        elif name == "log":
+            y = g.op("Log", g.op("Add", u, g.const(a)))
+        elif name == "tanh":
+            y = g.op("Mul", g.op("Tanh", g.op("Mul", u, g.const(b))), g.const(a))
+        elif name == "brelu":
+            y = g.op("Clip", u, g.const(0.0), g.const(a))
+        elif name == "linear":
+            y = line(u, a, b)
+        else:
+            t = g.op("Tanh", g.op("Mul", u, g.const(1 / a)))
+            y = g.op("Sub", u, g.op("Mul", t, g.const(a)))
+        return x._replace(name=y)
+
     def shape(self, x):
         return x
 

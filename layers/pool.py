@@ -118,6 +118,26 @@ class Pool(Layer):
                 raise ValueError(f"{why}: the last window lies outside the {H}x{W} map")
         return sides[0], sides[1], C
 
+    def onnx(self, g, w, x, windows=None):
+        if self._in_bins(x.shape):
+            return _bins.onnx(g, x, self.level, self.pool)
+        maps, shape, size = g.maps(x), self._windows(*x.shape), self.sizeX
+        H, W, _ = x.shape
+        begins = [max(0, self.start)] * 2
+        over = [self.start + (n - 1) * self.stride + size - side for n, side in zip(shape, (H, W))]
+        ends = [side + min(0, more) for side, more in zip((H, W), over)]
+        if begins != [0, 0] or ends != [H, W]:  # pixels that no window sees
+            maps = g.op("Slice", maps, g.const(begins), g.const(ends), g.const([2, 3]))
+        before, after = max(0, -self.start), [max(0, more) for more in over]
+        how = {"kernel_shape": [size] * 2, "strides": [self.stride] * 2,
+               "pads": [before, before, *after]}  # fmt: skip
+        if self.pool == "avg":
+            y = g.op("AveragePool", maps, **how, count_include_pad=int(self.sum))
+            y = g.op("Mul", y, g.const(float(size**2))) if self.sum else y
+        else:
+            y = _bins.onnx_max(g, maps, self.pool, lambda maps: g.op("MaxPool", maps, **how))
+        return g.value(y, shape)
+
     def fprop(self, run, w, x, windows=None):
         image = x.shape[1:]
         if windows is not None or self._in_bins(image):

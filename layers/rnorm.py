@@ -41,6 +41,13 @@ class Rnorm(Response):
             raise ValueError(f"size={self.size} is more than the {x[0]}x{x[1]} map")
         return x
 
+    def onnx(self, g, w, x):
+        maps, before = g.maps(x), self.size // 2
+        sides = [before, before, self.size - 1 - before, self.size - 1 - before]
+        mean = g.op("AveragePool", g.op("Mul", maps, maps), kernel_shape=[self.size] * 2,
+                    pads=sides, count_include_pad=1)  # fmt: skip
+        return self.onnx_of(g, x, mean)
+
     def variant(self, *ins, then=None):
         if then:
             return Variant("with pool", "one pass: what is between them never goes to memory")

@@ -20,6 +20,9 @@ class Softmax(Layer):
     def shape(self, x):
         return x
 
+    def onnx(self, g, w, x):
+        return g.value(g.op("Softmax", g.flat(x), axis=1), x.shape, flat=True)
+
     def fprop(self, run, w, x):
         xp, shape, flat = run.xp, x.shape, x.reshape(len(x), -1)
         y = run.empty(flat.shape, x.dtype)

@@ -64,5 +64,9 @@ class Spp(Layer):
     def shape(self, x, windows=None):
         return 1, 1, x[2] * sum(n * n for n in self.levels)
 
+    def onnx(self, g, w, x, windows=None):
+        levels = [g.flat(_bins.onnx(g, x, n, self.pool)) for n in self.levels]
+        return g.value(g.op("Concat", *levels, axis=1), self.shape(x.shape), flat=True)
+
     def fprop(self, run, w, x, windows=None):
         return _bins.pyramid(run, x, windows, self.levels, self.pool, self.shape(x.shape[1:]))

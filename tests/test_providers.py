@@ -15,7 +15,7 @@ from PIL import Image
 
 from convnet import providers, views
 from convnet.providers import DataError, DataOptions, provider_class, stratified
-from convnet.providers._unpickle import load
+from convnet.unpickle import load
 
 RNG = np.random.default_rng(0)
 

@@ -3,6 +3,7 @@
     python tools/train.py --layer-def=layer_configs/spp_zf5.cfg
     python tools/train.py --layer-def=my.cfg --data-path=my_images/ --epochs=30
     python tools/train.py --layer-def=net_224.cfg,net_180.cfg
+    python tools/train.py --layer-def=my.cfg --data-path=my_images/ --init-from=vgg16.pth
     python tools/train.py --resume=runs/my_001
 
 Without --data-path it trains on the built-in data: 1,797 handwritten digits, at the size that the
@@ -71,6 +72,13 @@ def arguments():
         type=options.positive,
         metavar="N",
         help="newest checkpoints to keep (default: 2)",
+    )
+    group.add_argument(
+        "--init-from",
+        type=options.text,
+        metavar="FILE",
+        help="begin with the weights of a run, or of Caffe, PyTorch or cuda-convnet: those layers "
+        "that it has and that fit, the others as initialised (docs/weights.md)",
     )
     group.add_argument(
         "--resume",

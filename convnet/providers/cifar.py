@@ -6,7 +6,7 @@
     train, test, meta                                         cifar-100-python, fine labels
 
 An image is all its red pixels, row by row, then green, then blue. Other square sizes and grey
-images of the same layouts are read too. Files are pickles; see convnet/providers/_unpickle.py.
+images of the same layouts are read too. Files are pickles; see convnet/unpickle.py.
 """
 
 import math
@@ -19,7 +19,7 @@ from convnet import views
 from convnet.loader import DataError
 from convnet.providers import Split, fingerprint
 from convnet.providers._memory import Memory
-from convnet.providers._unpickle import load, text
+from convnet.unpickle import load, text
 
 
 class Cifar(Memory):

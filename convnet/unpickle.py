@@ -1,15 +1,17 @@
-"""Reads the pickles that CIFAR comes in, and runs nothing that stands in them.
+"""Reads pickles that hold data, and runs nothing that stands in them.
 
-A pickle is a program. Here it may name four things only, and even those are stand-ins that do no
+A pickle is a program. Here it may name a few things only, and even those are stand-ins that do no
 more than note what they were given: NumPy's array, its dtype, the function that makes an empty
 array, and the one that turns text back into bytes. Everything else, and object arrays, is refused.
+Readers of other formats add stand-ins of their own (convnet/foreign/).
 """
 
 import math
 import pickle
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -33,7 +35,7 @@ class _Dtype:
         return np.dtype(self.order.replace("|", "") + self.kind)
 
 
-class _Array:
+class Array:
     """numpy.ndarray as _reconstruct makes it: empty, then filled by its state."""
 
     array: np.ndarray | None = None
@@ -52,18 +54,18 @@ class _Array:
         self.array = values.reshape(shape, order="F" if fortran else "C")
 
 
-def _reconstruct(cls: type, *_) -> _Array:
-    if cls is not _Array:
+def _reconstruct(cls: type, *_) -> Array:
+    if cls is not Array:
         raise pickle.UnpicklingError("an array of a class of its own")
-    return _Array()
+    return Array()
 
 
 def _encode(text: str, code: str = "latin1") -> bytes:
     return text.encode("latin-1")
 
 
-KNOWN = {
-    ("numpy", "ndarray"): _Array,
+ARRAYS = {
+    ("numpy", "ndarray"): Array,
     ("numpy", "dtype"): _Dtype,
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
@@ -71,14 +73,34 @@ KNOWN = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
+class Unpickler(pickle.Unpickler):
+    """Reads a pickle in which only `known` things may be named.
+
+    known: {(module, name): stand-in}. outside: what stands for a reference to things outside of the
+    pickle. Text of Python 2 comes as bytes. Whatever is wrong with a pickle is an exception of
+    about any kind; `why` tells it.
+    """
+
+    def __init__(self, file: IO[bytes], known: Mapping = ARRAYS, outside: Callable | None = None):
+        super().__init__(file, encoding="bytes")
+        self.known, self.outside = known, outside
+
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in KNOWN:
+        """The stand-in for a name."""
+        if (module, name) not in self.known:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which data never need")
-        return KNOWN[module, name]
+        return self.known[module, name]
 
     def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError("it refers to things outside of the file")
+        """The stand-in for a thing outside."""
+        if self.outside is None:
+            raise pickle.UnpicklingError("it refers to things outside of the file")
+        return self.outside(pid)
+
+
+def why(error: Exception) -> str:
+    """What is wrong with a pickle, in one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -88,12 +110,11 @@ def load(path: Path) -> dict[str, Any]:
     """
     try:
         with path.open("rb") as file:
-            found = _plain(_Unpickler(file, encoding="bytes").load())
+            found = _plain(Unpickler(file).load())
     except OSError as e:
         raise DataError(f"{path}: {(e.strerror or str(e)).lower()}") from None
     except Exception as e:  # a damaged pickle may raise about anything
-        why = " ".join(str(e).split())[:200] or type(e).__name__
-        raise DataError(f"{path}: not a pickle of plain data: {why}") from None
+        raise DataError(f"{path}: not a pickle of plain data: {why(e)}") from None
     if not isinstance(found, dict):
         raise DataError(f"{path}: holds a {type(found).__name__}, not a dict")
     return found
@@ -101,10 +122,10 @@ def load(path: Path) -> dict[str, Any]:
 
 def _plain(found: Any) -> Any:
     """Stand-ins replaced by the arrays they stand for, in a dict and in nothing deeper."""
-    if isinstance(found, _Array):
+    if isinstance(found, Array):
         return found.array
     if isinstance(found, dict):
-        return {text(k): v.array if isinstance(v, _Array) else v for k, v in found.items()}
+        return {text(k): v.array if isinstance(v, Array) else v for k, v in found.items()}
     return found
 
 

@@ -1,0 +1,167 @@
+"""Caffe's models (.caffemodel) and mean images (.binaryproto), of all three layouts it has had.
+
+    V0        layers=2 { layer=1 { name=1 type=2 blobs=50 } bottom=2 top=3 }    2013
+    V1        layers=2 { name=4 type=5 (a number) bottom=2 top=3 blobs=6 }      2014
+    current   layer=100 { name=1 type=2 bottom=3 top=4 blobs=7 }                since 2015
+
+A blob has its shape as four numbers (1 to 4) or as a list (7), its numbers as floats (5), doubles
+(8) or, in models that OpenCV has shrunk, halves (12). Only layers with blobs are looked at; fields
+of forks are passed over. BatchNorm and Scale behind a layer are multiplied into its weights.
+"""
+
+import math
+import struct
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from convnet.foreign import wire
+from convnet.foreign.found import Found, Input, Layer, floats, fold
+
+V1_TYPES = {4: "Convolution", 14: "InnerProduct", 39: "Deconvolution"}
+V0_TYPES = {"conv": "Convolution", "innerproduct": "InnerProduct"}
+MEAN = (104.0, 117.0, 123.0)  # blue, green, red of ImageNet: what nearly all of them subtract
+DIMENSIONS = {"Convolution": 4, "InnerProduct": 2}  # of the weights of what has counterparts here
+RAW = {0: "<f8", 1: "<f4", 2: "<f2"}  # what field 10 of a blob says of field 12
+# where the fields are: (name, type, bottom, top, blobs)
+V0, V1, NOW = (1, 2, None, None, 50), (4, 5, 2, 3, 6), (1, 2, 3, 4, 7)
+BATCH_NORM = 139  # a layer's batch_norm_param, in which eps is 3
+
+
+class _Raw(NamedTuple):
+    """A layer as it stands in the file."""
+
+    name: str
+    kind: str
+    bottoms: list[str]
+    tops: list[str]
+    blobs: list[np.ndarray]
+    eps: float
+
+
+def read(path: str, data: memoryview) -> Found:
+    """The layers of a .caffemodel. ValueError("why") if it is none or is damaged."""
+    found = Found(path, "Caffe", [], Input(True, MEAN))
+    makers: dict[str, int] = {}  # number of the layer whose output, normalised or not, is a top
+    for raw in map(_raw, _messages(data)):
+        at = makers.get(raw.bottoms[0]) if raw.bottoms else None
+        if raw.kind in DIMENSIONS and 1 <= len(raw.blobs) <= 2:
+            found.layers.append(_layer(raw))
+            at = len(found.layers) - 1
+        elif raw.kind in ("BatchNorm", "Scale") and at is not None:
+            found.layers[at] = _normalised(found.layers[at], raw)
+        elif raw.blobs:
+            found.notes.append(f"{raw.name}: type {raw.kind} has no counterpart here")
+            at = None
+        else:
+            at = None  # what is behind a relu is no longer the layer's own
+        for top in raw.tops:
+            makers.pop(top, None)
+            if at is not None:
+                makers[top] = at
+    if not found.layers and not found.notes:
+        raise ValueError("holds no layer with weights; is it a .caffemodel?")
+    return found
+
+
+def mean(data: memoryview) -> np.ndarray:
+    """The image (H, W, C) of a .binaryproto, as the channels stand there. ValueError."""
+    image = floats(_blob(data))
+    if image.ndim == 4 and len(image) == 1:
+        image = image[0]
+    if image.ndim != 3 or len(image) not in (1, 3):
+        raise ValueError(f"holds {'x'.join(map(str, image.shape))} numbers, which are no image")
+    return np.ascontiguousarray(image.transpose(1, 2, 0))
+
+
+def _messages(data: memoryview):
+    """Each layer, with the places of its fields."""
+    for number, value in wire.fields(data):
+        if isinstance(value, int) or number not in (2, 100):
+            continue
+        inside = dict(wire.fields(value)).get(1) if number == 2 else None
+        if inside is not None and not isinstance(inside, int):
+            yield V0, inside
+        else:
+            yield NOW if number == 100 else V1, value
+
+
+def _raw(found: tuple) -> _Raw:
+    (name, kind, bottom, top, blob), data = found
+    got: dict[Any, list] = {n: [] for n in (name, kind, bottom, top, blob, BATCH_NORM)}
+    for number, value in wire.fields(data):
+        if number in got:
+            got[number].append(value)
+    called = wire.text(got[name][-1]) if got[name] else ""
+    word = got[kind][-1] if got[kind] else ""
+    word = V1_TYPES.get(word, str(word)) if isinstance(word, int) else wire.text(word)
+    eps = [v for p in got[BATCH_NORM] for number, v in wire.fields(p) if number == 3]
+    return _Raw(
+        called,
+        V0_TYPES.get(word, word),
+        [wire.text(v) for v in got[bottom]],
+        [wire.text(v) for v in got[top]],
+        [_array(called, v) for v in got[blob]],
+        struct.unpack("<f", eps[-1])[0] if eps else 1e-5,
+    )
+
+
+def _layer(raw: _Raw) -> Layer:
+    """Weights as (out, in, rows, columns) or (out, in): old blobs have four numbers always."""
+    W, wanted = raw.blobs[0], DIMENSIONS[raw.kind]
+    if W.ndim < wanted or math.prod(W.shape[: W.ndim - wanted]) != 1:
+        shape = "x".join(map(str, W.shape))
+        raise ValueError(f"layer {raw.name}: {shape} weights cannot be those of a {raw.kind}")
+    bias = raw.blobs[1].reshape(-1) if len(raw.blobs) > 1 else None
+    return Layer(raw.name, [W.reshape(W.shape[W.ndim - wanted :])], bias, raw.kind)
+
+
+def _normalised(layer: Layer, raw: _Raw) -> Layer:
+    """The layer with a BatchNorm or a Scale in it. ValueError where that does not fit."""
+    blobs = [blob.reshape(-1) for blob in raw.blobs]
+    ones, zeros = (np.full(len(layer.kernels[0]), n, np.float32) for n in (1, 0))
+    if raw.kind == "BatchNorm" and len(blobs) == 3 and len(blobs[2]) == 1:
+        share = blobs[2][0]  # what the sums of mean and variance are to be divided by
+        mean, variance = (blob / share if share else 0 * blob for blob in blobs[:2])
+        return fold(layer, mean, variance, ones, zeros, raw.eps)
+    if raw.kind == "Scale" and len(blobs) in (1, 2):
+        return fold(layer, zeros, ones, blobs[0], blobs[1] if len(blobs) > 1 else zeros, 0.0)
+    raise ValueError(f"layer {raw.name}: {len(blobs)} blobs cannot be those of a {raw.kind}")
+
+
+def _array(name: str, blob: Any) -> np.ndarray:
+    try:
+        return floats(_blob(blob))
+    except ValueError as e:
+        raise ValueError(f"layer {name}: a blob {e}") from None
+
+
+def _blob(data: Any) -> np.ndarray:
+    """The array of a blob. ValueError where it does not hold as many numbers as it says."""
+    if isinstance(data, int):
+        raise ValueError("is no message, or a damaged one")
+    old, shape, kind = [None] * 4, None, 1
+    pieces: dict[str, list] = {"<f4": [], "<f8": [], "raw": []}
+    for number, value in wire.fields(data):
+        if isinstance(value, int):
+            if number in (1, 2, 3, 4):
+                old[number - 1] = value
+            kind = value if number == 10 else kind
+        elif number == 7:
+            shape = [n for k, v in wire.fields(value) if k == 1 for n in wire.varints(v)]
+        elif number in (5, 8, 12):
+            pieces[{5: "<f4", 8: "<f8", 12: "raw"}[number]].append(value)
+    word, parts = next(((w, p) for w, p in pieces.items() if p), ("<f4", []))
+    word = RAW.get(kind, "") if word == "raw" else word
+    if not word:
+        raise ValueError(f"has numbers of kind {kind}, which are none of floats")
+    joined = parts[0] if len(parts) == 1 else b"".join(parts)
+    if len(joined) % np.dtype(word).itemsize:
+        raise ValueError("ends in the middle of a number")
+    values = np.frombuffer(joined, word)
+    if shape is None:
+        shape = [1 if n is None else n for n in old] if any(old) else [len(values)]
+    if math.prod(shape) != len(values):
+        said = "x".join(map(str, shape))
+        raise ValueError(f"of {said} holds {len(values)} numbers")
+    return values.reshape(shape)

@@ -1,0 +1,143 @@
+"""Checkpoints of cuda-convnet and cuda-convnet2: pickles of Python 2, as they are or in a zip.
+
+{"model_state": {"layers": [{"name", "type", "weights", "biases", ...}], ...}, "op": options}. The
+first version has a list of layers, the second a dict by name. Weights lie as (channels * rows *
+columns, filters) for a convolution, (inputs, outputs) for an fc layer, both with channels first;
+biases that are not shared as one row for each filter and place. The options are objects of the
+program; stand-ins take their place (convnet/unpickle.py).
+"""
+
+import io
+import math
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convnet.foreign.found import Found, Layer, floats
+from convnet.unpickle import ARRAYS, Array, Unpickler, text, why
+
+
+class _Nothing:
+    """What stands for an object of the program: it takes anything and keeps nothing."""
+
+    def __init__(self, *_, **__):
+        pass
+
+    def __setstate__(self, state: Any):
+        pass
+
+    def __setitem__(self, key: Any, value: Any):
+        pass
+
+    def append(self, value: Any) -> None:
+        pass
+
+    def extend(self, values: Any) -> None:
+        pass
+
+
+class _Known(dict):
+    """The names that a checkpoint may say: arrays, and the program's own modules."""
+
+    own = re.compile(r"(python_util\.)?(options|util|gpumodel|data|ordereddict)|convnet|layer")
+
+    def __contains__(self, name: Any) -> bool:
+        return super().__contains__(name) or bool(self.own.fullmatch(name[0]))
+
+    def __missing__(self, name: Any) -> type:
+        return _Nothing
+
+
+KNOWN = _Known({
+    **ARRAYS,
+    ("numpy.core.multiarray", "scalar"): _Nothing,
+    ("copy_reg", "_reconstructor"): _Nothing,
+    ("copyreg", "_reconstructor"): _Nothing,
+    ("__builtin__", "object"): _Nothing,
+    ("builtins", "object"): _Nothing,
+})  # fmt: skip
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest file <epoch>.<batch> of a folder of checkpoints, None if there is none."""
+    found = [(p, re.fullmatch(r"(\d+)\.(\d+)", p.name)) for p in folder.iterdir() if p.is_file()]
+    named = [(tuple(map(int, match.groups())), path) for path, match in found if match]
+    return max(named)[1] if named else None
+
+
+def read_zip(path: str, archive: zipfile.ZipFile) -> Found:
+    """The layers of a checkpoint written with --zip-save. ValueError("why")."""
+    inside = archive.infolist()
+    if not inside:
+        raise ValueError("is an empty zip file")
+    return read(path, memoryview(archive.read(inside[0])))
+
+
+def read(path: str, data: memoryview) -> Found:
+    """The layers of a checkpoint. ValueError("why")."""
+    try:
+        content = Unpickler(io.BytesIO(data), KNOWN).load()
+    except Exception as e:  # a damaged pickle may raise about anything
+        raise ValueError(
+            f"is no checkpoint of cuda-convnet: {why(e)}; nothing in it was run"
+        ) from None
+    state = _get(content, "model_state")
+    layers = _get(state, "layers")
+    if isinstance(layers, dict):
+        layers = [*layers.values()]
+    if not isinstance(layers, list):
+        raise ValueError("is no checkpoint of cuda-convnet: it has no model_state with layers")
+    found = Found(path, "cuda-convnet", [])
+    for layer in layers:
+        name, kind = (text(_get(layer, key)) for key in ("name", "type"))
+        weights = [a for a in map(_array, _list(_get(layer, "weights"))) if a is not None]
+        if weights:
+            try:
+                found.layers.append(_layer(name, kind, layer, weights))
+            except (ValueError, TypeError) as e:
+                found.notes.append(f"{name}: of type={kind}, {e}")
+    if not found.layers:
+        raise ValueError("holds no layer with weights")
+    return found
+
+
+def _layer(name: str, kind: str, layer: dict, weights: list[np.ndarray]) -> Layer:
+    """ValueError where it has no counterpart here."""
+    bias = _array(_get(layer, "biases"))
+    if kind == "fc":
+        kernels = [w.T for w in weights]
+    elif kind == "conv" and not any(_list(_get(layer, "randSparse"))):
+        sides = _list(_get(layer, "filterSize"))
+        if len(sides) != len(weights):
+            raise ValueError(f"has {len(weights)} weights for {len(sides)} inputs")
+        kernels = [w.T.reshape(w.shape[1], -1, F, F) for w, F in zip(weights, sides)]
+    else:
+        raise ValueError("which has no counterpart here")
+    if bias is not None and bias.size != len(kernels[0]):
+        side = math.isqrt(bias.size // len(kernels[0]))
+        bias = bias.reshape(len(kernels[0]), side, side)
+    elif bias is not None:
+        bias = bias.reshape(-1)
+    return Layer(name, [floats(k) for k in kernels], bias, kind)
+
+
+def _get(found: Any, key: str) -> Any:
+    """What a dict of Python 2 or 3 has under this key, None if it is no dict."""
+    if not isinstance(found, dict):
+        return None
+    return found.get(key, found.get(key.encode()))
+
+
+def _list(value: Any) -> list:
+    return value if isinstance(value, list) else [value] if value is not None else []
+
+
+def _array(value: Any) -> np.ndarray | None:
+    """An array of two dimensions at least; None for what is none."""
+    array = value.array if isinstance(value, Array) else None
+    if array is None or array.dtype.kind != "f" or array.ndim != 2:
+        return None
+    return array

@@ -1,0 +1,31 @@
+"""What every type becomes in ONNX hangs together; that it is right: tests/peers/test_onnx.py."""
+
+import pytest
+
+from convnet.foreign.onnx import Builder, Value
+from convnet.layer import CostLayer
+from tests import contract
+
+TYPES = [name for name in contract.types() if not issubclass(contract.layer_class(name), CostLayer)]
+CASES = [(name, line) for name in TYPES for line in contract.lines(name) if "windows" not in line]
+
+
+@pytest.mark.parametrize("name,line", CASES)
+def test_nodes_read_what_there_is(name, line):
+    """And the shape is the layer's; inputs come as maps and, as behind an fc, flat."""
+    case = contract.build(name, line)
+    for flat in False, True:
+        g = Builder()
+        xs = [Value(f"x{i}", shape, flat) for i, shape in enumerate(case.shapes)]
+        y = case.layer.onnx(g, case.arrays("f4")[1], *xs)
+        assert y.shape == case.layer.shape(*case.shapes)
+        g.flat(y), g.maps(y)
+        there = {x.name for x in xs} | {*g.constants}
+        for kind, reads, made, _ in g.nodes:
+            assert {*reads} <= there and made not in there, kind
+            there.add(made)
+        assert y.name in there
+
+
+def test_there_are_cases():
+    assert len(CASES) > 60

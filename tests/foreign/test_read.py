@@ -1,0 +1,308 @@
+"""Files of every format are read as they were meant, or refused in one line; nothing is run."""
+
+import builtins
+import io
+import json
+import os
+import pickle
+import subprocess
+import zipfile
+
+import numpy as np
+import pytest
+
+from convnet.checkpoint import CheckpointError
+from convnet.foreign import read, safetensors, wire
+from convnet.foreign.found import WeightsError
+from convnet.unpickle import load
+from tests.foreign import files
+
+RNG = np.random.default_rng(0)
+W1 = RNG.standard_normal((4, 3, 3, 3)).astype(np.float32)  # out, in, rows, columns
+B1 = RNG.standard_normal(4).astype(np.float32)
+W2 = RNG.standard_normal((5, 36)).astype(np.float32)
+B2 = RNG.standard_normal(5).astype(np.float32)
+LAYERS = [
+    ("conv1", "Convolution", "data", "conv1", [W1, B1]),
+    ("relu1", "ReLU", "conv1", "conv1", []),
+    ("fc2", "InnerProduct", "conv1", "fc2", [W2, B2]),
+]
+
+
+def found(tmp_path, data: bytes):
+    (tmp_path / "file").write_bytes(data)
+    return read.read(tmp_path / "file")
+
+
+def check(layers, names=("conv1", "fc2"), limit=0.0):
+    assert [layer.name for layer in layers] == [*names]
+    for layer, W, b in zip(layers, (W1, W2), (B1, B2)):
+        np.testing.assert_allclose(layer.kernels[0], W, rtol=limit)
+        np.testing.assert_allclose(layer.bias, b, rtol=limit)
+        assert layer.kernels[0].dtype == np.float32
+
+
+# ---------------------------------------------------------------- Caffe
+
+
+@pytest.mark.parametrize("how", ["V0", "V1", "now"])
+def test_caffe_in_all_layouts(tmp_path, how):
+    made = found(tmp_path, files.caffemodel(LAYERS, how))
+    check(made.layers)
+    assert (made.format, made.input.bgr, made.notes) == ("Caffe", True, [])
+
+
+@pytest.mark.parametrize("kind,limit", [(np.float64, 1e-7), (np.float16, 2e-3)])
+def test_caffe_numbers_of_other_sizes(tmp_path, kind, limit):
+    layers = [(*l[:4], [a.astype(kind) for a in l[4]]) for l in LAYERS]
+    made = found(tmp_path, files.caffemodel(layers)).layers
+    np.testing.assert_allclose(made[0].kernels[0], W1, rtol=limit)
+
+
+def test_batch_normalisation_goes_into_the_layer_before_it(tmp_path):
+    """Worked out here in the other order: x, then minus mean, over deviation, times, plus."""
+    mean, var = RNG.normal(size=4), RNG.uniform(0.5, 2, 4)
+    gamma, beta = RNG.normal(size=4), RNG.normal(size=4)
+    layers = [
+        LAYERS[0],
+        ("bn1", "BatchNorm", "conv1", "bn1", [2 * mean, 2 * var, np.array([2.0])]),
+        ("scale1", "Scale", "bn1", "bn1", [gamma, beta]),
+        ("relu1", "ReLU", "bn1", "bn1", []),
+        ("odd", "Scale", "bn1", "bn1", [gamma, beta]),  # behind a relu it cannot
+    ]
+    made = found(tmp_path, files.caffemodel(layers))
+    assert made.notes == ["odd: type Scale has no counterpart here"]
+    x = RNG.normal(size=27)
+    was = W1.reshape(4, -1) @ x + B1
+    now = made.layers[0].kernels[0].reshape(4, -1) @ x + made.layers[0].bias
+    np.testing.assert_allclose(now, (was - mean) / np.sqrt(var + 1e-5) * gamma + beta, rtol=1e-5)
+
+
+def test_caffe_mean_image(tmp_path):
+    image = RNG.uniform(0, 255, (3, 4, 5)).astype(np.float32)
+    (tmp_path / "mean").write_bytes(b"".join(files.blob(image, "V1").pieces))
+    np.testing.assert_array_equal(read.mean_image(tmp_path / "mean"), image.transpose(1, 2, 0))
+    (tmp_path / "mean").write_bytes(b"".join(files.blob(image[:2], "V1").pieces))
+    with pytest.raises(WeightsError, match="mean: no mean image of Caffe: holds 2x4x5 numbers"):
+        read.mean_image(tmp_path / "mean")
+
+
+def test_caffe_says_what_does_not_fit(tmp_path):
+    layers = [("conv1", "Convolution", "data", "conv1", [W1[0]])]
+    with pytest.raises(WeightsError, match="layer conv1: 3x3x3 weights cannot be those of a Conv"):
+        found(tmp_path, files.caffemodel(layers))
+    layers = [("conv1", "Convolution", "data", "conv1", [np.full_like(W1, np.nan)])]
+    with pytest.raises(WeightsError, match="layer conv1: a blob is not finite"):
+        found(tmp_path, files.caffemodel(layers))
+
+
+def test_wire_passes_over_groups():
+    """Field 3 begins a group with a varint, a text and a group in it; field 1 is behind it."""
+    data = bytes([3 << 3 | 3, 8, 5, 18, 2, 65, 66, 4 << 3 | 3, 4 << 3 | 4, 3 << 3 | 4, 8, 7])
+    assert [*wire.fields(memoryview(data))] == [(1, 7)]
+    assert wire.varints(memoryview(bytes([5, 172, 2]))) == [5, 300]  # as Google's page has it
+    assert wire.Message((1, 150)).pieces == [b"\x08\x96\x01"]  # and this
+
+
+# ---------------------------------------------------------------- PyTorch, safetensors
+
+
+def test_a_state_dict(tmp_path):
+    arrays = {"conv1.weight": W1, "conv1.bias": B1, "fc2.weight": W2, "fc2.bias": B2, "odd": B1}
+    made = found(tmp_path, files.state_dict(arrays))
+    check(made.layers)
+    assert made.notes == ["odd: is no weight or bias of a layer"]
+
+
+def test_safetensors_there_and_back(tmp_path):
+    arrays = {"conv1.weight": W1, "conv1.bias": B1, "fc2.weight": W2, "fc2.bias": B2}
+    data = b"".join(safetensors.pieces(arrays, {}))
+    check(found(tmp_path, data).layers)
+    refused = 0
+    for at in range(len(data)):  # its checksum finds what the format would not
+        damaged = bytearray(data)
+        damaged[at] ^= 4
+        try:
+            check(found(tmp_path, bytes(damaged)).layers)
+        except WeightsError:
+            refused += 1
+    assert refused > 0.98 * len(data)  # not the name of the checksum, nor of unused text
+
+
+@pytest.mark.parametrize(
+    "change,why",
+    [
+        ({"dtype": "F8_E4M3"}, "is of F8_E4M3"),
+        ({"shape": [4, 3]}, "does not lie where it should"),
+        ({"shape": [-4, 3, 3, -3]}, "does not lie where it should"),
+        ({"data_offsets": [4, 436]}, "does not lie where it should"),
+        ({"data_offsets": [0, 1 << 40]}, "does not lie where it should"),
+        ({"shape": "wide"}, "does not lie where it should"),
+        ({"data_offsets": [0]}, "makes no sense"),
+    ],
+)
+def test_safetensors_that_lie(tmp_path, change, why):
+    entry = {"dtype": "F32", "shape": [4, 3, 3, 3], "data_offsets": [0, 432]} | change
+    text = json.dumps({"conv1.weight": entry}).encode()
+    with pytest.raises(WeightsError, match=why):
+        found(tmp_path, len(text).to_bytes(8, "little") + text + W1.tobytes())
+
+
+# ---------------------------------------------------------------- cuda-convnet
+
+
+def layers_of_2012():
+    """(channels rows columns, filters) and (inputs, outputs), in Fortran order as there."""
+    conv = np.asfortranarray(W1.reshape(4, 27).T)
+    return [
+        {"name": "data", "type": "data"},
+        {"name": "conv1", "type": "conv", "weights": [conv], "biases": B1.reshape(4, 1),
+         "filterSize": [3], "padding": [-1]},
+        {"name": "fc2", "type": "fc", "weights": [np.asfortranarray(W2.T)],
+         "biases": B2.reshape(1, 5)},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("named", [False, True])
+def test_cuda_convnet(tmp_path, zipped, named):
+    layers = layers_of_2012()
+    layers = {l["name"]: l for l in layers} if named else layers
+    made = found(tmp_path, files.checkpoint_of_2012(layers, zipped=zipped))
+    check(made.layers)
+    assert (made.format, made.input.bgr) == ("cuda-convnet", False)
+
+
+def test_cuda_convnet_in_a_folder(tmp_path):
+    """Natural order: 10.1 is newer than 9.3."""
+    old = layers_of_2012()[:2]
+    (tmp_path / "9.3").write_bytes(files.checkpoint_of_2012(old))
+    (tmp_path / "10.1").write_bytes(files.checkpoint_of_2012(layers_of_2012()))
+    check(read.read(tmp_path).layers)
+
+
+def test_cuda_convnet_of_layers_unknown_here(tmp_path):
+    layers = [*layers_of_2012(), {"name": "loc", "type": "local", "weights": [W2]}]
+    layers[1] = layers[1] | {"biases": np.arange(16.0).reshape(16, 1)}  # one for each place
+    made = found(tmp_path, files.checkpoint_of_2012(layers))
+    assert made.notes == ["loc: of type=local, which has no counterpart here"]
+    assert made.layers[0].bias[2].tolist() == [[8, 9], [10, 11]]  # map, row, column
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+def payloads(mark) -> list:
+    """Pickles that would write a file, or end the process, if anything of them were called."""
+    write = f"open({str(mark)!r}, 'w').close()"
+    gadgets = [
+        (eval, write), (exec, write), (os.system, f"touch {mark}"),
+        (subprocess.Popen, ["touch", str(mark)]), (builtins.open, str(mark), "w"),
+        (os.remove, "/nonexistent/x"), (builtins.__import__, "antigravity"),
+        (getattr, 1, "real"), (np.load, str(mark)), (pickle.loads, b"N."), (os._exit, 3),
+        (subprocess.check_output, ["touch", str(mark)]), (compile, write, "x", "exec"),
+    ]  # fmt: skip
+    made = [pickle.dumps({"weight": files.Evil(*gadget)}, 2) for gadget in gadgets]
+    made.append(b"cos\nsystem\n(S'touch %s'\ntR." % str(mark).encode())  # protocol 0
+    made.append(b"(S'touch %s'\nios\nsystem\n." % str(mark).encode())
+    made.append(b"\x80\x04\x95\x18\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x8c\x06system\x93"
+                b"\x8c\x02ls\x85R.")  # fmt: skip
+    return made
+
+
+KINDS = {
+    "pickle": lambda data: data, "zip": files.torch_zip, "legacy": files.torch_legacy,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_code_in_a_pickle_is_not_run(tmp_path, kind):
+    mark = tmp_path / "mark"
+    for data in payloads(mark):
+        with pytest.raises(WeightsError) as e:
+            found(tmp_path, KINDS[kind](data))
+        assert "nothing in it was run" in str(e.value) and "\n" not in str(e.value)
+        assert not mark.exists()
+
+
+def test_the_payloads_would_do_something(tmp_path):
+    pickle.loads(payloads(tmp_path / "mark")[0])
+    assert (tmp_path / "mark").exists()
+
+
+def test_a_pickle_of_a_whole_net_is_refused(tmp_path):
+    """torch.save(net) names the classes of the program that wrote it."""
+    with pytest.raises(WeightsError, match=r"asks for collections\.Counter, which data never need"):
+        import collections
+
+        found(tmp_path, files.torch_zip(pickle.dumps(collections.Counter("ab"), 2)))
+
+
+GOOD = {
+    "caffe": files.caffemodel(LAYERS),
+    "caffe V1": files.caffemodel(LAYERS, "V1"),
+    "pth": files.state_dict({"conv1.weight": W1, "conv1.bias": B1}),
+    "cuda-convnet": files.checkpoint_of_2012(layers_of_2012()),
+    "cuda-convnet zip": files.checkpoint_of_2012(layers_of_2012(), zipped=True),
+}
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_damaged_files(tmp_path, kind):
+    """Cut and changed bytes: a line that names the file, or a file that can be read, no more."""
+    data, refused = GOOD[kind], 0
+    for seed in range(250):
+        rng = np.random.default_rng(seed)
+        damaged = bytearray(data)
+        if seed % 2:
+            del damaged[rng.integers(len(data)) :]
+        else:
+            for at in rng.integers(0, len(data), rng.integers(1, 8)):
+                damaged[at] = rng.integers(256)
+        try:
+            assert found(tmp_path, bytes(damaged)).layers
+        except CheckpointError as e:
+            assert str(e).startswith(f"{tmp_path}") and "\n" not in str(e)
+            refused += 1
+    assert refused > 100
+
+
+def bomb() -> bytes:
+    """A zip file of 10 MB of zeros."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("data", bytes(10_000_000))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data,why",
+    [
+        (b"", "is empty"),
+        (bomb(), "is a zip file of 9,[0-9]+ bytes that would become 10,000,000"),
+        (b"just text, no weights\n", "can be a run or checkpoint of convnet, Caffe's"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(50), "can be a run or checkpoint of convnet, Caffe's"),
+        (bytes(64), "can be a run or checkpoint"),
+        (b"PK\x03\x04" + bytes(60), "is a damaged zip file"),
+        (pickle.dumps({"a": 1}, 2), "has no model_state with layers"),
+        (files.torch_zip(pickle.dumps([1, 2], 2)), "holds a list, not a state dict"),
+        (files.state_dict({"mean": B1}), "holds no weights of layers"),
+    ],
+)
+def test_files_that_are_none(tmp_path, data, why):
+    with pytest.raises(WeightsError, match=why):
+        found(tmp_path, data)
+
+
+def test_files_that_are_not_there(tmp_path):
+    with pytest.raises(CheckpointError, match="nothing: cannot be read, no such file"):
+        read.read(tmp_path / "nothing")
+    with pytest.raises(CheckpointError, match="no checkpoint in this folder"):
+        read.read(tmp_path)
+
+
+def test_the_reader_of_data_sets_still_refuses(tmp_path):
+    """convnet.unpickle serves both; stand-ins of one are not known to the other."""
+    (tmp_path / "x").write_bytes(files.checkpoint_of_2012([]))
+    with pytest.raises(Exception, match=r"asks for (copy_reg|options)"):
+        load(tmp_path / "x")
