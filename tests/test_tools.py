@@ -84,7 +84,7 @@ def test_every_option_has_a_help_text(tool):
     text = ast.parse((ROOT / "tools" / f"{tool}.py").read_text())
     assert ast.get_docstring(text) in result.out
     options = re.split(r"\n  (?=-)", result.out.partition("\noptions:")[2])[1:]
-    assert len(options) > 2
+    assert len(options) > 1  # the commands of a tool of several have their own
     for option in options:
         words = re.sub(r"^\S+( [A-Z|a-z.=<>{},]+)?(, --\S+( \S+)?)?", "", option).split()
         assert len(words) > 2, option
@@ -352,6 +352,7 @@ def test_what_train_prints(cfg, tmp_path):
         "batch",
         "progress",
         "size",
+        "images",
         "logprob",
         "logprob.error",
     }

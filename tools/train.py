@@ -6,11 +6,11 @@
     python tools/train.py --resume=runs/my_001
 
 Without --data-path it trains on the built-in data: 1,797 handwritten digits, at the size that the
-net asks for. Everything goes to a folder of its own under runs/: checkpoints <epoch>.<batch>.h5 and
-metrics.jsonl. Several layer definitions with commas are networks that share all weights and take
-turns, as in the paper's multi-size training (docs/pyramid.md). Ctrl-C ends the run after the batch
-at hand and saves; --resume goes on from there, with the options that the run began with unless
-others are given.
+net asks for. Everything goes to a folder of its own under runs/: checkpoints <epoch>.<batch>.h5,
+metrics.jsonl (a line a batch) and results.csv (a row a test). Several layer definitions with commas
+are networks that share all weights and take turns, as in the paper's multi-size training
+(docs/pyramid.md). Ctrl-C ends the run after the batch at hand and saves; --resume goes on from
+there, with the options that the run began with unless others are given.
 """
 
 from convnet import cli, options
@@ -71,6 +71,14 @@ def arguments():
         type=options.positive,
         metavar="N",
         help="newest checkpoints to keep (default: 2)",
+    )
+    group.add_argument(
+        "--tensorboard",
+        nargs="?",
+        type=options.yes_or_no,
+        const=True,
+        metavar="yes|no",
+        help="write event files for TensorBoard into the folder of the run as well",
     )
     group.add_argument(
         "--resume",
