@@ -45,13 +45,40 @@ def add_all(commands, parser):
     _add_data(one)
     one = _command(commands, "confusion", "which class is taken for which")
     _add_data(one)
+    one = _command(commands, "activations", "what a layer makes of an image")
+    one.add_argument("image", metavar="IMAGE", help="a file, or the number of a test image")
+    one.add_argument("--layer", type=options.text, metavar="NAME",
+                     help="(default: what the pyramid reads)")  # fmt: skip
+    one.add_argument("--channels", type=options.positive, metavar="N",
+                     help="maps to show (default: 96)")  # fmt: skip
+    _add_data(one)
+    one = _command(commands, "bins", "what each bin of the pyramid looks for")
+    one.add_argument("--layer", type=options.text, metavar="NAME",
+                     help="(default: what the pyramid reads)")  # fmt: skip
+    one.add_argument("--level", type=options.positive, metavar="N",
+                     help="the N x N bins of this level alone")  # fmt: skip
+    one.add_argument("--filters", type=options.text, metavar="A,B",
+                     help="these filters, from 0 (default: for each bin one that suits it)")  # fmt: skip
+    one.add_argument("--images", type=options.positive, metavar="N",
+                     help="look at the first N test images alone")  # fmt: skip
+    one.add_argument("--windows", type=options.positive, default=8, metavar="N",
+                     help="windows to show of each (default: 8)")  # fmt: skip
+    _add_data(one)
+    one = _command(
+        commands, "graph", "the layers, shapes and weights of a net", kinds="svg, .png or .dot"
+    )
+    one.add_argument("--classes", type=options.positive, metavar="N",
+                     help="of a cfg: what outputs=classes stands for (default: 10)")  # fmt: skip
+    one.add_argument("--size", type=options.positive, metavar="N",
+                     help="side of the images, for a cfg without imgSize")  # fmt: skip
     return parser.parse_args()
 
 
 def _command(commands, name: str, what: str, several: bool = False, kinds: str = "png or .svg"):
     """A command with RUN and --out."""
     made = commands.add_parser(name, help=what, description=what, allow_abbrev=False)
-    made.add_argument("run", nargs="+" if several else None, metavar="RUN")
+    word = "CFG|RUN" if name == "graph" else "RUN"
+    made.add_argument("run", nargs="+" if several else None, metavar=word)
     made.add_argument("--out", type=options.text, metavar="FILE", help=f"a .{kinds}")
     return made
 

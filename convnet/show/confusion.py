@@ -10,7 +10,6 @@ from convnet.cli import UsageError
 from convnet.net import Net
 from convnet.providers import Provider
 from convnet.show import opened, style
-from convnet.show.predictions import short
 
 MATRIX = 50  # classes that a matrix can show
 NUMBERS = 20  # classes up to which each cell has its number
@@ -71,7 +70,7 @@ def picture(found: Confusion):
 def _matrix(found: Confusion):
     n = len(found.classes)
     side = max(3.2, min(9.5, 0.46 * n if n <= NUMBERS else 0.2 * n))
-    names = [short(name, 18) for name in found.classes]
+    names = [style.short(name, 18) for name in found.classes]
 
     def paint(figure) -> None:
         axes, shares = figure.subplots(), 100 * found.shares
@@ -105,7 +104,10 @@ def _pairs(found: Confusion):
         axes, at = figure.subplots(), np.arange(len(pairs))
         values = [100 * found.shares[i, j] for i, j in pairs]
         axes.barh(at, values, color=style.OTHER, alpha=0.75, height=0.8)
-        words = [f"{short(found.classes[i], 26)} → {short(found.classes[j], 26)}" for i, j in pairs]
+        words = [
+            f"{style.short(found.classes[i], 26)} → {style.short(found.classes[j], 26)}"
+            for i, j in pairs
+        ]
         axes.set_yticks(at, words)
         axes.tick_params(axis="y", length=0)
         for y, ((i, j), value) in enumerate(zip(pairs, values)):

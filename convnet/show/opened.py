@@ -11,7 +11,8 @@ from convnet import given
 from convnet.checkpoint import CheckpointError
 from convnet.cli import UsageError, check_target
 from convnet.net import Net
-from convnet.providers import DataError, Provider
+from convnet.providers import BadImage, DataError, Provider
+from convnet.providers._decode import decode, pixels
 
 
 def target(args, folder: Path, name: str, kinds: Sequence[str]) -> Path:
@@ -108,3 +109,47 @@ def with_data(args) -> tuple[Path, Net, Provider]:
         provider.close()
         raise UsageError(f"{path}: its data has no test images")
     return path, net, provider
+
+
+def map_layer(net: Net, name: str) -> str:
+    """The layer of a name, if its output is maps. UsageError with the ones that have some."""
+    found = layer(net, name)
+    if net.graph.shapes[found][:2] == (1, 1):
+        having = ", ".join(name for name in maps_of(net))
+        numbers = net.graph.shapes[found][2]
+        raise UsageError(f"--layer={name}: gives {numbers} numbers, no maps; {having} give maps")
+    return found
+
+
+def maps_of(net: Net) -> list[str]:
+    """The names, as users call them, of the layers that make maps of the image, in order."""
+    graph, made = net.graph, []
+    for name, own in graph.alias.items():
+        l = graph.by_name[own]
+        if l.reads and graph.shapes[own][:2] != (1, 1) and graph.feeds.get(1) not in l.reads:
+            made.append(name)
+    return made
+
+
+def last_map(net: Net) -> str:
+    """The map that the first pyramid reads, else the last. UsageError where there is none."""
+    pyramid = next((l.reads[0] for l in net.layers if l.bins()), None)
+    found = [called(net, pyramid)] if pyramid else maps_of(net)
+    if not found:
+        raise UsageError("no layer of this net makes maps")
+    return found[-1]
+
+
+def called(net: Net, own: str) -> str:
+    """What users call a layer: conv1 is the name of conv1_neuron as well."""
+    return next((name for name, made in net.graph.alias.items() if made == own), own)
+
+
+def image(net: Net, path: str) -> np.ndarray:
+    """A picture in a file as the net takes it, uint8 (H, W, channels). DataError."""
+    if not Path(path).is_file():
+        raise DataError(f"{path}: {'is no file' if Path(path).exists() else 'no such file'}")
+    try:
+        return pixels(decode(path, net.graph.shapes[net.graph.feeds[0]][2])[0])
+    except BadImage as e:
+        raise DataError(f"{path}: {e}") from None

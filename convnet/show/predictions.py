@@ -66,12 +66,6 @@ def guesses(
     return found[:count]
 
 
-def short(name: str, most: int) -> str:
-    """A name on one line, its end cut off where it is longer than that."""
-    name = printable(name)
-    return name if len(name) <= most else f"{name[: most - 1]}…"
-
-
 def picture(found: list[Guess], classes: list[str]):
     """(paint, size in inches): images, below each its bars, the true class in orange."""
     columns = min(COLUMNS, len(found))
@@ -86,7 +80,7 @@ def picture(found: list[Guess], classes: list[str]):
             row, column = divmod(i, columns)
             above, below = panels[2 * row, column], panels[2 * row + 1, column]
             style.image(above, guess.view)
-            truth = short(classes[guess.label], 22) if guess.label >= 0 else "nobody knows"
+            truth = style.short(classes[guess.label], 22) if guess.label >= 0 else "nobody knows"
             above.set_title(truth, fontsize=10, loc="center", color=style.TRUE, weight="bold")
             _bars(below, guess, classes)
 
@@ -99,7 +93,7 @@ def _bars(axes, guess: Guess, classes: list[str]) -> None:
     colours = [style.TRUE if c == guess.label else style.OTHER for c in guess.top]
     axes.barh(at, probs, color=colours, alpha=0.5, height=0.84)
     for y, c in enumerate(guess.top):
-        axes.text(0.02, y, short(classes[c], 20), va="center", fontsize=8,
+        axes.text(0.02, y, style.short(classes[c], 20), va="center", fontsize=8,
                   weight="bold" if c == guess.label else "normal")  # fmt: skip
         axes.text(1.2, y, f"{100 * guess.probs[c]:.0f} %", va="center", ha="right", fontsize=8)
     axes.set(xlim=(0, 1.2), ylim=(TOP - 0.5, -0.5), xticks=[], yticks=[])

@@ -15,6 +15,7 @@ import numpy as np
 
 from convnet import files
 from convnet.cli import UsageError
+from convnet.providers import printable
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6f6f6f", "#b8a800")
 TRUE, OTHER = COLOURS[1], COLOURS[0]  # the class that an image shows; the others
@@ -44,6 +45,12 @@ RC = {
 }
 
 Paint = Callable[..., None]  # (figure) -> None
+
+
+def short(name: str, most: int) -> str:
+    """A name on one line, its end cut off where it is longer than that."""
+    name = printable(name)
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 @contextmanager
