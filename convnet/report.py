@@ -17,7 +17,7 @@ import numpy as np
 from convnet import files
 from convnet.board import Board
 from convnet.checkpoint import CheckpointError
-from convnet.results import Results
+from convnet.results import Table
 from convnet.sgd import rates_at
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ class Report:
         with self._disk():
             rows = self._forget_the_future()
             self.file = self.path.open("ab", buffering=0)
-            self.results = Results(run.folder / "results.csv", map(json.loads, rows))
+            self.table = Table(map(json.loads, rows))
+            self._write_table()
         self.board = Board(run.folder, run.net) if run.plan.tensorboard else None
         self.bar = self._bar() if sys.stderr.isatty() else None
 
@@ -126,9 +127,15 @@ class Report:
         row = {"step": self.run.net.step, "epoch": at.epoch, "batch": at.batch, **row}
         with self._disk():
             self.file.write(json.dumps(row).encode() + b"\n")
-            self.results.add(row)
+            self.table.add(row)
+            if "test" in row:
+                self._write_table()
             if self.board:
                 self.board.add(row)
+
+    def _write_table(self) -> None:
+        if self.table.rows:
+            files.replace(self.run.folder / "results.csv", [self.table.csv()])
 
 
 def _step_of(row: bytes) -> float:

@@ -7,9 +7,6 @@ begins or goes on, and replaced as a whole at each test, so it is never ahead of
 import csv
 import io
 from collections.abc import Iterable
-from pathlib import Path
-
-from convnet import files
 
 ABOUT = {"step", "epoch", "batch", "progress", "size", "images", "seconds", "images_per_s"}
 
@@ -19,30 +16,19 @@ def costs_of(row: dict) -> dict[str, float]:
     return {name: value for name, value in row.items() if name not in ABOUT}
 
 
-class Results:
-    """The table of a run. Rows of metrics.jsonl go in, one for each batch and each test."""
+class Table:
+    """The tests of a run, given the rows of its metrics.jsonl: one for each batch and each test."""
 
-    def __init__(self, path: Path, rows: Iterable[dict]):
-        self.path, self.table = path, []
+    def __init__(self, rows: Iterable[dict] = ()):
+        self.rows: list[dict] = []
         self._begin()
         for row in rows:
-            self._take(row)
-        if self.table:
-            self._write()
+            self.add(row)
 
     def add(self, row: dict) -> None:
-        """One more row; a test's writes the file. Raises OSError."""
-        self._take(row)
+        """One more row of metrics.jsonl."""
         if "test" in row:
-            self._write()
-
-    def _begin(self) -> None:
-        self.sums: dict[str, float] = {}
-        self.images, self.seconds = 0, 0.0
-
-    def _take(self, row: dict) -> None:
-        if "test" in row:
-            self.table.append(self._result(row))
+            self.rows.append(self._tested(row))
             self._begin()
             return
         images = row.get("images", 1)  # runs of older versions do not tell: batches count alike
@@ -50,8 +36,13 @@ class Results:
             self.sums[name] = self.sums.get(name, 0.0) + images * value
         self.images += images
         self.seconds += row["seconds"]
+        self.told = self.told and "images" in row
 
-    def _result(self, row: dict) -> dict:
+    def _begin(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.images, self.seconds, self.told = 0, 0.0, True
+
+    def _tested(self, row: dict) -> dict:
         """The columns of one test by name."""
         found = {name: row[name] for name in ("epoch", "batch", "step")}
         for name, total in self.sums.items():
@@ -59,13 +50,19 @@ class Results:
         for name, value in row["test"].items():
             found[f"test {name}"] = f"{value:.6g}"
         found["seconds"] = round(self.seconds, 3)
-        found["images/s"] = f"{self.images / self.seconds:.4g}" if self.seconds else ""
+        if self.seconds and self.told:
+            found["images/s"] = f"{self.images / self.seconds:.4g}"
         return found | {name: f"{rate:.6g}" for name, rate in row.get("rates", {}).items()}
 
-    def _write(self) -> None:
-        names = list(dict.fromkeys(name for row in self.table for name in row))
+    @property
+    def columns(self) -> list[str]:
+        """The names of all columns."""
+        return list(dict.fromkeys(name for row in self.rows for name in row))
+
+    def csv(self) -> bytes:
+        """The file."""
         text = io.StringIO(newline="")
-        out = csv.DictWriter(text, names, restval="")
+        out = csv.DictWriter(text, self.columns, restval="")
         out.writeheader()
-        out.writerows(self.table)
-        files.replace(self.path, [text.getvalue().encode()])
+        out.writerows(self.rows)
+        return text.getvalue().encode()

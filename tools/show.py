@@ -20,74 +20,73 @@ def arguments():
     """The command line."""
     parser = options.parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    return add_all(commands, parser)
-
-
-def add_all(commands, parser):
     one = _command(commands, "curves", "costs and errors of one run or several", several=True)
-    one.add_argument("--cost", type=options.text, metavar="NAME",
-                     help="one value alone, as in logprob.error (default: all)")  # fmt: skip
+    _text(one, "--cost", "NAME", "one value alone, as in logprob.error (default: all)")
     one = _command(commands, "filters", "weights of the first layer, or of another")
-    one.add_argument("--layer", type=options.text, metavar="NAME",
-                     help="of this layer (default: the first that sees the images)")  # fmt: skip
-    one.add_argument("--input", type=options.natural, default=0, metavar="N",
-                     help="the weights over which of its inputs (default: 0)")  # fmt: skip
-    one.add_argument("--filters", type=options.positive, metavar="N", help="filters to show")
-    one.add_argument("--channels", type=options.positive, metavar="N",
-                     help="channels to show of each, in grey")  # fmt: skip
+    _text(one, "--layer", "NAME", "of this layer (default: the first that sees the images)")
+    _number(one, "--input", "N", "the weights over this input of several (default: 0)", 0)
+    _number(one, "--filters", "N", "filters to show (default: all of colours, else 32)")
+    _number(one, "--channels", "N", "channels to show of each, in grey (default: 24)")
     one = _command(commands, "predictions", "test images, and the five most probable classes")
-    one.add_argument("--images", type=options.positive, default=8, metavar="N",
-                     help="how many (default: 8)")  # fmt: skip
-    one.add_argument("--only-errors", action="store_true",
-                     help="those alone that are taken for another class")  # fmt: skip
-    one.add_argument("--seed", type=options.natural, default=0, metavar="N",
-                     help="another one draws other images (default: 0)")  # fmt: skip
+    _number(one, "--images", "N", "how many to show (default: 8)", 8)
+    _number(one, "--seed", "N", "another one draws other images (default: 0)", 0)
+    errors = "those alone that are taken for another class"
+    one.add_argument("--only-errors", action="store_true", help=errors)
     _add_data(one)
     one = _command(commands, "confusion", "which class is taken for which")
     _add_data(one)
     one = _command(commands, "activations", "what a layer makes of an image")
     one.add_argument("image", metavar="IMAGE", help="a file, or the number of a test image")
-    one.add_argument("--layer", type=options.text, metavar="NAME",
-                     help="(default: what the pyramid reads)")  # fmt: skip
-    one.add_argument("--channels", type=options.positive, metavar="N",
-                     help="maps to show (default: 96)")  # fmt: skip
+    _text(one, "--layer", "NAME", "of this layer (default: the map that the pyramid reads)")
+    _number(one, "--channels", "N", "maps to show (default: 96)")
     _add_data(one)
     one = _command(commands, "bins", "what each bin of the pyramid looks for")
-    one.add_argument("--layer", type=options.text, metavar="NAME",
-                     help="(default: what the pyramid reads)")  # fmt: skip
-    one.add_argument("--level", type=options.positive, metavar="N",
-                     help="the N x N bins of this level alone")  # fmt: skip
-    one.add_argument("--filters", type=options.text, metavar="A,B",
-                     help="these filters, from 0 (default: for each bin one that suits it)")  # fmt: skip
-    one.add_argument("--images", type=options.positive, metavar="N",
-                     help="look at the first N test images alone")  # fmt: skip
-    one.add_argument("--windows", type=options.positive, default=8, metavar="N",
-                     help="windows to show of each (default: 8)")  # fmt: skip
+    _text(one, "--layer", "NAME", "a map (default: the one that the pyramid reads)")
+    _number(one, "--level", "N", "the N x N bins of this level alone")
+    _text(one, "--filters", "A,B", "these filters, from 0 (default: for each bin one of its own)")
+    _number(one, "--images", "N", "look at the first N test images alone")
+    _number(one, "--windows", "N", "windows to show of each (default: 8)", 8)
     _add_data(one)
     one = _command(
-        commands, "graph", "the layers, shapes and weights of a net", kinds="svg, .png or .dot"
+        commands, "graph", "the layers of a net, with shapes and weights", "svg .png .dot"
     )
-    one.add_argument("--classes", type=options.positive, metavar="N",
-                     help="of a cfg: what outputs=classes stands for (default: 10)")  # fmt: skip
-    one.add_argument("--size", type=options.positive, metavar="N",
-                     help="side of the images, for a cfg without imgSize")  # fmt: skip
+    _number(one, "--classes", "N", "of a cfg: what outputs=classes stands for (default: 10)")
+    _number(one, "--size", "N", "side of the images, for a cfg without imgSize")
+    one = _command(commands, "report", "a page of HTML about a run, in one file", "html")
+    _add_data(one)
     return parser.parse_args()
 
 
-def _command(commands, name: str, what: str, several: bool = False, kinds: str = "png or .svg"):
+def _command(commands, name: str, what: str, kinds: str = "png .svg", several: bool = False):
     """A command with RUN and --out."""
     made = commands.add_parser(name, help=what, description=what, allow_abbrev=False)
-    word = "CFG|RUN" if name == "graph" else "RUN"
-    made.add_argument("run", nargs="+" if several else None, metavar=word)
-    made.add_argument("--out", type=options.text, metavar="FILE", help=f"a .{kinds}")
+    made.add_argument(
+        "run",
+        nargs="+" if several else None,
+        metavar="CFG|RUN" if name == "graph" else "RUN",
+        help="a run: its folder, a checkpoint, or a folder of runs",
+    )
+    first, *more = kinds.split()
+    kinds = f" (or {', '.join(more)})" if more else ""
+    _text(made, "--out", "FILE", f"a file .{first}{kinds} (default: in the folder of the run)")
     return made
+
+
+def _text(parser, name: str, metavar: str, what: str) -> None:
+    parser.add_argument(name, type=options.text, metavar=metavar, help=what)
+
+
+def _number(parser, name: str, metavar: str, what: str, default: int | None = None) -> None:
+    """A whole number: of 0 or more where that is the default, else of 1 or more."""
+    kind = options.natural if default == 0 else options.positive
+    parser.add_argument(name, type=kind, metavar=metavar, help=what, default=default)
 
 
 def _add_data(parser) -> None:
     """Which test images, and what runs the net."""
     options.add_data(parser, vary=False)
-    parser.add_argument("--split", choices=("val", "test"),
-                        help="of ImageNet: the images to test with (default: val)")  # fmt: skip
+    split = "of ImageNet: the images to look at (default: val)"
+    parser.add_argument("--split", choices=("val", "test"), help=split)
     options.add_device(parser)
 
 

@@ -13,7 +13,7 @@ CHANNELS = 96  # where the command line says nothing
 INCHES = 8.5
 
 
-def activations(args) -> list[Path]:
+def activations(args) -> Path:
     """tools/show.py activations"""
     if args.image.isdecimal() and not Path(args.image).exists():
         path, net, provider = opened.with_data(args)
@@ -31,7 +31,7 @@ def activations(args) -> list[Path]:
     view = net.look("centre")(image)[0]
     maps = net.show([view], [[own]])[0][0]
     style.write(out, *picture(view, maps, layer, name, args.channels or CHANNELS))
-    return [out]
+    return out
 
 
 def _numbered(provider, number: int, word: str) -> tuple[np.ndarray, str]:

@@ -38,7 +38,7 @@ class Best(NamedTuple):
     means: np.ndarray  # (bins, filters), over all images
 
 
-def bins(args) -> list[Path]:
+def bins(args) -> Path:
     """tools/show.py bins"""
     path, net, provider = opened.with_data(args)
     with provider:
@@ -66,7 +66,7 @@ def bins(args) -> list[Path]:
     title = (f"{name}: windows of {seen_by.size}x{seen_by.size} pixels of {side}x{side} that "
              "filters answer most")  # fmt: skip
     style.write(out, *picture(rows, title))
-    return [out]
+    return out
 
 
 def wanted_filters(text: str | None, count: int) -> list[int]:
@@ -128,7 +128,7 @@ def _answers(maps: np.ndarray, part: Bin, indices: np.ndarray) -> tuple:
     """(values, images, places), each (filters, images), of one bin."""
     n, _, w, filters = maps.shape
     cells = maps[:, part.cells[0], part.cells[1]]
-    rows, columns = cells.shape[1:3]
+    columns = cells.shape[2]
     cells = cells.reshape(n, -1, filters)
     at = cells.argmax(1)
     y, x = at // columns + part.cells[0].start, at % columns + part.cells[1].start

@@ -7,14 +7,13 @@ from convnet.show.curves import curves
 from convnet.show.filters import filters
 from convnet.show.graph import graph
 from convnet.show.predictions import predictions
+from convnet.show.report import report
 
-COMMANDS = {
-    f.__name__: f for f in (curves, filters, predictions, confusion, activations, bins, graph)
-}
+ALL = (curves, filters, predictions, confusion, activations, bins, graph, report)
 
 
 def run(args) -> int:
     """Draw what the command line asks for, and say where it is."""
-    for path in COMMANDS[args.command](args):
-        print(path)
+    draw = {command.__name__: command for command in ALL}[args.command]
+    print(draw(args))
     return 0

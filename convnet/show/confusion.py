@@ -40,14 +40,14 @@ class Confusion(NamedTuple):
         return [(int(i), int(j)) for i, j in found if self.counts[i, j]]
 
 
-def confusion(args) -> list[Path]:
+def confusion(args) -> Path:
     """tools/show.py confusion"""
     path, net, provider = opened.with_data(args)
     with provider:
         out = opened.target(args, path.parent, "confusion.png", style.KINDS)
         found = measure(net, provider)
     style.write(out, *picture(found))
-    return [out]
+    return out
 
 
 def measure(net: Net, provider: Provider) -> Confusion:
@@ -104,10 +104,8 @@ def _pairs(found: Confusion):
         axes, at = figure.subplots(), np.arange(len(pairs))
         values = [100 * found.shares[i, j] for i, j in pairs]
         axes.barh(at, values, color=style.OTHER, alpha=0.75, height=0.8)
-        words = [
-            f"{style.short(found.classes[i], 26)} → {style.short(found.classes[j], 26)}"
-            for i, j in pairs
-        ]
+        names = [style.short(name, 26) for name in found.classes]
+        words = [f"{names[i]} → {names[j]}" for i, j in pairs]
         axes.set_yticks(at, words)
         axes.tick_params(axis="y", length=0)
         for y, ((i, j), value) in enumerate(zip(pairs, values)):

@@ -21,13 +21,13 @@ class Curve(NamedTuple):
     test: np.ndarray
 
 
-def curves(args) -> list[Path]:
+def curves(args) -> Path:
     """tools/show.py curves"""
     folders = [opened.folder_of(run) for run in args.run]
     path = opened.target(args, folders[0], "curves.png", style.KINDS)
     runs = [read(opened.metrics(folder)) for folder in folders]
     style.write(path, *picture(runs, _names(folders), args.cost))
-    return [path]
+    return path
 
 
 def read(rows: list[dict]) -> dict[str, Curve]:

@@ -13,7 +13,7 @@ from convnet.tiles import balanced, columns_for, mosaic
 FILTERS, CHANNELS = 32, 24  # of a layer above the first, where the command line says nothing
 
 
-def filters(args) -> list[Path]:
+def filters(args) -> Path:
     """tools/show.py filters"""
     saved, path, notes = runfolder.find(args.run)
     given.say_notes(notes)
@@ -22,7 +22,7 @@ def filters(args) -> list[Path]:
     name = opened.layer(net, args.layer) if args.layer else first(net)
     out = opened.target(args, path.parent, f"filters-{_source(net, name)}.png", style.KINDS)
     style.write(out, *picture(net, name, args.input, args.filters, args.channels))
-    return [out]
+    return out
 
 
 def first(net: Net) -> str:

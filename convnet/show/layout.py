@@ -4,6 +4,7 @@ Sugiyama's way: ranks by the longest path, a dummy in each rank that an arrow pa
 rank by the mean place of the neighbours, places as near to theirs as the order allows.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +38,7 @@ def place(reads: dict[str, list[str]]) -> Placed:
     up: dict = {node: [] for row in rows for node in row}
     down: dict = {node: [] for row in rows for node in row}
     for chain in chains:
-        for a, b in zip(chain, chain[1:]):
+        for a, b in pairwise(chain):
             down[a].append(b)
             up[b].append(a)
     x = _columns(rows, up, down)

@@ -34,7 +34,7 @@ class Guess(NamedTuple):
         return self.label != self.top[0]
 
 
-def predictions(args) -> list[Path]:
+def predictions(args) -> Path:
     """tools/show.py predictions"""
     path, net, provider = opened.with_data(args)
     with provider:
@@ -43,7 +43,7 @@ def predictions(args) -> list[Path]:
     if not found:
         raise UsageError(f"{path}: --only-errors: there is none among the test images")
     style.write(out, *picture(found, net.classes))
-    return [out]
+    return out
 
 
 def guesses(

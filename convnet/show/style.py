@@ -53,14 +53,21 @@ def short(name: str, most: int) -> str:
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
+def library():
+    """matplotlib. UsageError where it is missing."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise UsageError("pictures: need matplotlib: python -m pip install -e '.[show]'") from None
+    return matplotlib
+
+
 @contextmanager
 def _drawn(paint: Paint, size: tuple[float, float]):
     """The painted figure of this size in inches, under our settings. UsageError."""
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UsageError("pictures: need matplotlib: python -m pip install -e '.[show]'") from None
+    matplotlib = library()
+    from matplotlib.figure import Figure
+
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, **RC}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script of far away
         figure = Figure(figsize=size, layout="constrained")
@@ -101,6 +108,7 @@ def inline(paint: Paint, size: tuple[float, float], name: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)
     text = re.sub(r'( width| height)="[\d.]+pt"', "", text, count=2)
+    text = text.replace("<svg", f'<svg style="max-width:{size[0]:.2f}in"', 1)
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'(href="#|url\(#)', rf"\1{name}-", text)
     return text.replace(INK, "currentColor").strip()

@@ -51,10 +51,10 @@ def cut(view: np.ndarray, of: Field, cell: tuple[int, int]) -> np.ndarray:
 
 def picture(rows: list[Row], title: str):
     """(paint, size in inches)."""
-    columns = max(1, *(len(row.windows) for row in rows), 1)
+    columns = max(1, *(len(row.windows) for row in rows))
     blank = np.full((SIDE, SIDE, 3), np.nan, np.float32)
-    padded = [[*row.windows, *[blank] * (columns - len(row.windows))] for row in rows]
-    made = mosaic(np.stack(sum(padded, [])), columns, 1, (8, 4))
+    tiles = [(*row.windows, *[blank] * columns)[:columns] for row in rows]
+    made = mosaic(np.concatenate(tiles), columns, 1, (8, 4))
     high, wide = made.shape[0] + 64, LEFT + max(made.shape[1], 480) + 16
 
     def paint(figure) -> None:
