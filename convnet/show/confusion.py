@@ -37,7 +37,7 @@ class Confusion(NamedTuple):
         shares = self.shares * (1 - np.eye(len(self.classes)))
         order = np.argsort(-shares, axis=None, kind="stable")[:most]
         found = zip(*np.unravel_index(order, shares.shape))
-        return [(int(i), int(j)) for i, j in found if self.counts[i, j]]
+        return [(int(i), int(j)) for i, j in found if shares[i, j]]
 
 
 def confusion(args) -> Path:
