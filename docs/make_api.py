@@ -25,8 +25,9 @@ NAMES = [
 HEAD = """# From Python
 
 What is meant to be called from other programs, written by `python docs/make_api.py` from the
-docstrings (a test compares). Arrays are NumPy's, images uint8 (H, W, C); how a net is used is in the
-[README](../README.md#from-python), how a layer is written in [CONTRIBUTING.md](../CONTRIBUTING.md).
+docstrings (a test compares). Arrays are NumPy's, images uint8 (H, W, C); how a net is used is in
+the [README](../README.md#from-python), how a layer is written in
+[CONTRIBUTING.md](../CONTRIBUTING.md).
 """
 
 
