@@ -1,4 +1,8 @@
-"""Tells how a run goes: to a person a bar or lines, to a program metrics.jsonl."""
+"""Tells how a run goes: to a person a bar or lines, to programs metrics.jsonl and what follows it.
+
+That is results.csv (convnet/results.py) and, where it is asked for, event files of TensorBoard
+(convnet/board.py).
+"""
 
 import contextlib
 import json
@@ -11,30 +15,42 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from convnet import files
+from convnet.board import Board
 from convnet.checkpoint import CheckpointError
+from convnet.results import Table
+from convnet.sgd import rates_at
 
 if TYPE_CHECKING:
     from convnet.train import Run
 
 
 class Report:
-    """Tells a person (bar or lines) and a program (metrics.jsonl) how a run goes."""
+    """Tells a person (bar or lines) and programs (files in the run's folder) how a run goes."""
 
     def __init__(self, run: "Run"):
         self.run = run
         self.path = run.folder / "metrics.jsonl"
         self.last_test: dict[str, np.ndarray] = {}
         with self._disk():
-            self._forget_the_future()
+            rows = self._forget_the_future()
             self.file = self.path.open("ab", buffering=0)
+            self.table = Table(map(json.loads, rows))
+            self._write_table()
+        self.board = Board(run.folder, run.net) if run.plan.tensorboard else None
         self.bar = self._bar() if sys.stderr.isatty() else None
 
-    def _forget_the_future(self) -> None:
-        """After a resume: drop the lines of batches that will be trained again, and torn ones."""
-        if self.path.exists():
-            now = self.run.net.step
-            rows = self.path.read_bytes().splitlines(keepends=True)
-            files.replace(self.path, [row for row in rows if _step_of(row) <= now])
+    def _forget_the_future(self) -> list[bytes]:
+        """After a resume: drop the lines of batches that will be trained again, and torn ones.
+
+        Returns those that stay.
+        """
+        if not self.path.exists():
+            return []
+        now = self.run.net.step
+        rows = self.path.read_bytes().splitlines(keepends=True)
+        rows = [row for row in rows if _step_of(row) <= now]
+        files.replace(self.path, rows)
+        return rows
 
     @contextlib.contextmanager
     def _disk(self) -> Iterator[None]:
@@ -55,7 +71,7 @@ class Report:
     def batch(self, values: dict[str, np.ndarray], cases: int, seconds: float, size: int) -> None:
         """One batch is trained, of images of this side."""
         speed = {"seconds": round(seconds, 4), "images_per_s": round(cases / seconds, 2)}
-        done = {"progress": round(self.run.progress, 6), "size": size}
+        done = {"progress": round(self.run.progress, 6), "size": size, "images": cases}
         self._write({**done, **speed, **self._flat(values)})
         at, done = self.run.at, self.run.progress
         if self.bar is None:
@@ -70,7 +86,8 @@ class Report:
     def test(self, values: dict[str, np.ndarray]) -> None:
         """The test images were run."""
         self.last_test = values
-        self._write({"test": self._flat(values)})
+        rates = rates_at(self.run.net.graph, self.run.progress)
+        self._write({"test": self._flat(values), "rates": rates})
         self.say(f"test output after {self.run.at.epoch}.{self.run.at.batch}: {self._text(values)}")
 
     def saved(self, path: Path) -> None:
@@ -87,6 +104,8 @@ class Report:
     def close(self) -> None:
         """The run is over."""
         self.file.close()
+        if self.board:
+            self.board.close()
         if self.bar is not None:
             self.bar.close()
 
@@ -108,6 +127,15 @@ class Report:
         row = {"step": self.run.net.step, "epoch": at.epoch, "batch": at.batch, **row}
         with self._disk():
             self.file.write(json.dumps(row).encode() + b"\n")
+            self.table.add(row)
+            if "test" in row:
+                self._write_table()
+            if self.board:
+                self.board.add(row)
+
+    def _write_table(self) -> None:
+        if self.table.rows:
+            files.replace(self.run.folder / "results.csv", [self.table.csv()])
 
 
 def _step_of(row: bytes) -> float:

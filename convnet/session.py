@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from convnet import board, files, given, runfolder, summary
 from convnet import features as feats
-from convnet import files, given, runfolder, summary
 from convnet.ahead import compile_kernels
 from convnet.cli import UsageError, check_target
 from convnet.foreign.begin import first_weights
@@ -41,6 +41,8 @@ def train(args) -> int:
         raise UsageError("--layer-def=FILE.cfg is needed (or --resume=RUN to go on with a run)")
     source, *others = given.sources_of(args, saved)
     source.check_keys()
+    if args.tensorboard:
+        board.writer_class()  # before a folder is made
     provider = given.provider_of(args, source, args.seed or 0)
     if not provider.train.size:
         raise DataError(f"{provider.path}: there is no train/ in it, without which it only tests")
@@ -56,6 +58,7 @@ def train(args) -> int:
         args.keep or 2,
         args.sizes or "",
         args.switch or "epoch",
+        bool(args.tensorboard),
     )
     print(summary.table(graph, plan.minibatch))
     net = Net(graph, args.device, args.seed or 0)
@@ -112,8 +115,9 @@ def _train(run: Run) -> int:
         return 128 + run.asked_to_stop
     print(f"trained in {_duration(time.perf_counter() - began)}.{_in_words(run, report)}")
     print(
-        f"Checkpoints and metrics.jsonl are in {run.folder}/. Next:\n"
-        f"  {python_here()} tools/test.py {run.folder} --multiview"
+        f"Checkpoints, metrics.jsonl and results.csv are in {run.folder}/. Next:\n"
+        f"  {python_here()} tools/test.py {run.folder} --multiview\n"
+        f"  {python_here()} tools/show.py report {run.folder}"
     )
     if run.provider.name == "digits":
         again = f"{python_here()} tools/train.py --layer-def={run.source.name}"

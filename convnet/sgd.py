@@ -10,10 +10,29 @@ from typing import Any
 
 import numpy as np
 
+from convnet.graph import Graph
 from convnet.kernel import kernel, prange
 from convnet.net import Net
 
 CHUNK = 1 << 14
+
+
+def rates_at(graph: Graph, progress: float) -> dict[str, float]:
+    """The learning rates at this progress (0..1): {"epsW": rate, "epsB": rate}.
+
+    Where layers differ there is one for each array, as in "epsW conv1/W0".
+    """
+    found: dict[str, dict[str, float]] = {"epsW": {}, "epsB": {}}
+    for l in graph.layers:
+        for name, weight in graph.asked(l).items():
+            if (l.name, name) not in graph.shared:
+                key = "epsB" if name == "b" else "epsW"
+                found[key][f"{l.name}/{name}"] = float(weight.eps(progress))
+    rates: dict[str, float] = {}
+    for key, each in found.items():
+        alike = len(set(each.values())) == 1
+        rates |= {key: max(each.values())} if alike else {f"{key} {n}": v for n, v in each.items()}
+    return rates
 
 
 class Sgd:

@@ -41,6 +41,18 @@ def memory(graph: Graph, minibatch: int) -> int:
 
 def table(graph: Graph, minibatch: int = 0) -> str:
     """The table as text; with a minibatch, also the memory that training takes."""
+    table = rows(graph, minibatch)
+    lines = columns(table, left=range(4))
+    rule = "-" * len(lines[0])
+    sums = totals(graph)
+    text = f"{short(sums['weights'])} weights, {short(sums['macs'])} multiply-adds an image"
+    if minibatch:
+        text += f", about {bytes_of(memory(graph, minibatch))} to train {minibatch} at a time"
+    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1], text])
+
+
+def rows(graph: Graph, minibatch: int = 0) -> list[list[str]]:
+    """The cells of the table: heads, a row for each layer, sums; MiB only with a minibatch."""
     rows = [["layer", "type", "inputs", "output", "weights", "multiply-adds", "MiB"]]
     for l in graph.layers:
         rows.append(
@@ -57,15 +69,7 @@ def table(graph: Graph, minibatch: int = 0) -> str:
     sums = totals(graph)
     total = memory(graph, minibatch) / 2**20
     rows.append(["", "", "", "", _number(sums["weights"]), _number(sums["macs"]), f"{total:,.1f}"])
-    if not minibatch:
-        rows = [row[:-1] for row in rows]
-    lines = columns(rows, left=range(4))
-    rule = "-" * len(lines[0])
-    text = f"{_short(sums['weights'])} weights, {_short(sums['macs'])} multiply-adds an image"
-    if minibatch:
-        text += f", about {bytes_of(memory(graph, minibatch))} to train {minibatch} at a time"
-    lines = [lines[0], rule, *lines[1:-1], rule, lines[-1], text]
-    return "\n".join(lines)
+    return rows if minibatch else [row[:-1] for row in rows]
 
 
 def columns(rows: list[list[str]], left: Iterable[int]) -> list[str]:
@@ -86,7 +90,7 @@ def _number(count: int) -> str:
     return f"{count:,}" if count else ""
 
 
-def _short(count: int) -> str:
+def short(count: int) -> str:
     """A count as 62.36 M."""
     for unit, power in ("G", 9), ("M", 6), ("k", 3):
         if count >= 10**power:

@@ -45,6 +45,7 @@ class Plan:
     keep: int = 2  # checkpoints that stay in the folder
     sizes: str = ""
     switch: str = "epoch"
+    tensorboard: bool = False  # whether event files are written
 
 
 class Run:

@@ -77,7 +77,7 @@ def test_options_exist(page):
     """Every option on a command line of a tool is one that the tool has."""
     text = page.read_text().replace("\\\n", " ")
     for tool, line in re.findall(r"tools/(\w+)\.py([^`\n]*)", text):
-        command = line.split()[:1] if tool == "detect" else []  # a tool of several commands
+        command = line.split()[:1] if tool in ("detect", "show") else []  # of several commands
         known = call(tool, *command, "--help").out
         for option in re.findall(r"(?<!\S)--[a-z-]+", line):
             assert re.search(rf"^  .*{option}\b", known, re.M), f"{tool}.py {option}"

@@ -355,6 +355,7 @@ def test_what_train_prints(cfg, tmp_path):
         "batch",
         "progress",
         "size",
+        "images",
         "logprob",
         "logprob.error",
     }

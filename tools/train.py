@@ -7,11 +7,11 @@
     python tools/train.py --resume=runs/my_001
 
 Without --data-path it trains on the built-in data: 1,797 handwritten digits, at the size that the
-net asks for. Everything goes to a folder of its own under runs/: checkpoints <epoch>.<batch>.h5 and
-metrics.jsonl. Several layer definitions with commas are networks that share all weights and take
-turns, as in the paper's multi-size training (docs/pyramid.md). Ctrl-C ends the run after the batch
-at hand and saves; --resume goes on from there, with the options that the run began with unless
-others are given.
+net asks for. Everything goes to a folder of its own under runs/: checkpoints <epoch>.<batch>.h5,
+metrics.jsonl (a line a batch) and results.csv (a row a test). Several layer definitions with commas
+are networks that share all weights and take turns, as in the paper's multi-size training
+(docs/pyramid.md). Ctrl-C ends the run after the batch at hand and saves; --resume goes on from
+there, with the options that the run began with unless others are given.
 """
 
 from convnet import cli, options
@@ -79,6 +79,14 @@ def arguments():
         metavar="FILE",
         help="begin with the weights of a run, or of Caffe, PyTorch or cuda-convnet: those layers "
         "that it has and that fit, the others as initialised (docs/weights.md)",
+    )
+    group.add_argument(
+        "--tensorboard",
+        nargs="?",
+        type=options.yes_or_no,
+        const=True,
+        metavar="yes|no",
+        help="write event files for TensorBoard into the folder of the run as well",
     )
     group.add_argument(
         "--resume",

@@ -1,7 +1,7 @@
-"""Curves and shares as pictures. matplotlib draws them, without a screen or any global state."""
+"""Curves and shares as pictures; convnet/show/style.py says how they look."""
 
 import sys
-import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from convnet.detect import analysis
 from convnet.detect.detections import Found
 from convnet.detect.evaluate import Result
 from convnet.detect.sets import DetectionSet
-from convnet.files import advice, replacing
+from convnet.show import style
 
 LEGEND = 24  # classes that a legend can name
 
@@ -19,12 +19,17 @@ LEGEND = 24  # classes that a legend can name
 def curves(folder: Path, result: Result, photos: DetectionSet, found: list[Found]) -> list[Path]:
     """Precision over recall, and kinds of errors, by class; the paths of the pictures."""
     try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        print("note: no curves without matplotlib; python -m pip install 'convnet[detect]'",
-              file=sys.stderr)  # fmt: skip
+        style.library()
+    except UsageError as e:
+        print(f"note: no curves; {e}", file=sys.stderr)
         return []
-    figure = Figure(figsize=(6, 5), layout="constrained")
+    paths = folder / "precision-recall.png", folder / "errors.png"
+    style.write(paths[0], partial(_precision, result), (6, 5))
+    style.write(paths[1], partial(_errors, photos, found), (7, 1.5 + 0.3 * len(photos.classes)))
+    return [*paths]
+
+
+def _precision(result: Result, figure) -> None:
     axes = figure.subplots()
     for name, ap, (recall, precision) in zip(result.classes, result.ap, result.curves):
         if len(recall):
@@ -34,15 +39,10 @@ def curves(folder: Path, result: Result, photos: DetectionSet, found: list[Found
              title=f"mAP {100 * result.mean:.1f} ({result.rule})")  # fmt: skip
     if 0 < len(axes.lines) <= LEGEND:
         axes.legend(loc="lower left")
-    return [
-        _write(figure, folder / "precision-recall.png"),
-        _write(_errors(Figure, photos, found), folder / "errors.png"),
-    ]
 
 
-def _errors(Figure, photos: DetectionSet, found: list[Found]):
+def _errors(photos: DetectionSet, found: list[Found], figure) -> None:
     shares = np.nan_to_num(analysis.shares(photos, found))
-    figure = Figure(figsize=(7, 1.5 + 0.3 * len(photos.classes)), layout="constrained")
     axes, left = figure.subplots(), np.zeros(len(photos.classes))
     rows = np.arange(len(photos.classes))
     for kind, values in zip(analysis.KINDS, shares.T):
@@ -52,14 +52,3 @@ def _errors(Figure, photos: DetectionSet, found: list[Found]):
              xlabel="% of the best detections, as many as there are objects")  # fmt: skip
     axes.invert_yaxis()
     figure.legend(loc="outside upper center", ncols=len(analysis.KINDS))
-    return figure
-
-
-def _write(figure, path: Path) -> Path:
-    try:
-        with replacing(path) as file, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph")  # letters that the font lacks
-            figure.savefig(file, format="png", dpi=110)
-    except OSError as e:
-        raise UsageError(f"{path}: no picture written, {advice(e)}") from None
-    return path

@@ -1,0 +1,64 @@
+"""Event files for TensorBoard in the folder of a run; tensorboardX writes them."""
+
+from pathlib import Path
+
+import numpy as np
+
+from convnet.cli import UsageError
+from convnet.net import Net
+from convnet.results import costs_of
+from convnet.tiles import columns_for, first_filters, mosaic
+
+SIDE = 24  # pixels of a filter in the picture, at least
+
+
+def writer_class():
+    """tensorboardX's. UsageError where it is missing."""
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise UsageError(
+            "--tensorboard: needs tensorboardX: python -m pip install -e '.[tensorboard]' "
+            "(--tensorboard=no goes on without)"
+        ) from None
+    return SummaryWriter
+
+
+class Board:
+    """What metrics.jsonl has, and the first layer's filters at each test.
+
+    After a resume TensorBoard forgets the steps that are trained again: the new file says so.
+    """
+
+    def __init__(self, folder: Path, net: Net):
+        self.net = net
+        purge = net.step + 1 if net.step else None
+        self.writer = writer_class()(str(folder), purge_step=purge)
+
+    def add(self, row: dict) -> None:
+        """One row of metrics.jsonl, of a batch or of a test."""
+        step = row["step"]
+        if "test" in row:
+            self._scalars("test", row["test"], step)
+            self._scalars("rate", row["rates"], step)
+            if (filters := first_filters(self.net)) is not None:
+                self.writer.add_image("filters", _picture(filters), step, dataformats="HWC")
+            self.writer.flush()
+            return
+        self._scalars("train", costs_of(row), step)
+        self.writer.add_scalar("speed/images_per_s", row["images_per_s"], step)
+
+    def _scalars(self, group: str, values: dict[str, float], step: int) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(f"{group}/{name}", value, step)
+
+    def close(self) -> None:
+        """Write what waits."""
+        self.writer.close()
+
+
+def _picture(filters: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, 3)."""
+    zoom = -(-SIDE // filters.shape[1])
+    made = np.nan_to_num(mosaic(filters, columns_for(len(filters)), zoom, (2, 2)), nan=1)
+    return np.rint(255 * np.broadcast_to(made, (*made.shape[:2], 3))).astype(np.uint8)

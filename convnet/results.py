@@ -1,0 +1,68 @@
+"""results.csv of a run: one row a test, with the means of the training since the test before it.
+
+For spreadsheets. All that is in it comes from metrics.jsonl: it is made from that file when a run
+begins or goes on, and replaced as a whole at each test, so it is never ahead of it nor torn.
+"""
+
+import csv
+import io
+from collections.abc import Iterable
+
+ABOUT = {"step", "epoch", "batch", "progress", "size", "images", "seconds", "images_per_s"}
+
+
+def costs_of(row: dict) -> dict[str, float]:
+    """The values of the costs of a batch, given its row of metrics.jsonl."""
+    return {name: value for name, value in row.items() if name not in ABOUT}
+
+
+class Table:
+    """The tests of a run, given the rows of its metrics.jsonl: one for each batch and each test."""
+
+    def __init__(self, rows: Iterable[dict] = ()):
+        self.rows: list[dict] = []
+        self._begin()
+        for row in rows:
+            self.add(row)
+
+    def add(self, row: dict) -> None:
+        """One more row of metrics.jsonl."""
+        if "test" in row:
+            self.rows.append(self._tested(row))
+            self._begin()
+            return
+        images = row.get("images", 1)  # runs of older versions do not tell: batches count alike
+        for name, value in costs_of(row).items():
+            self.sums[name] = self.sums.get(name, 0.0) + images * value
+        self.images += images
+        self.seconds += row["seconds"]
+        self.told = self.told and "images" in row
+
+    def _begin(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.images, self.seconds, self.told = 0, 0.0, True
+
+    def _tested(self, row: dict) -> dict:
+        """The columns of one test by name."""
+        found = {name: row[name] for name in ("epoch", "batch", "step")}
+        for name, total in self.sums.items():
+            found[f"train {name}"] = f"{total / self.images:.6g}"
+        for name, value in row["test"].items():
+            found[f"test {name}"] = f"{value:.6g}"
+        found["seconds"] = round(self.seconds, 3)
+        if self.seconds and self.told:
+            found["images/s"] = f"{self.images / self.seconds:.4g}"
+        return found | {name: f"{rate:.6g}" for name, rate in row.get("rates", {}).items()}
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of all columns."""
+        return list(dict.fromkeys(name for row in self.rows for name in row))
+
+    def csv(self) -> bytes:
+        """The file."""
+        text = io.StringIO(newline="")
+        out = csv.DictWriter(text, self.columns, restval="")
+        out.writeheader()
+        out.writerows(self.rows)
+        return text.getvalue().encode()

@@ -1,0 +1,165 @@
+"""What the bins of a pyramid look for: the windows of the test images that they answer most.
+
+A bin keeps the strongest answer of each filter in its part of the map; that answer comes from one
+cell, and the cell sees one window of the image (convnet/geometry.py). Figure 3 of the SPP-net paper
+shows such windows for filters of conv5.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from convnet.cli import UsageError
+from convnet.geometry import field
+from convnet.graph import Graph
+from convnet.show import opened, style
+from convnet.show.windows import Row, cut, picture
+
+WINDOWS = 8  # of a row
+ROWS = 20  # as many bins as are shown where no level is named
+
+
+class Bin(NamedTuple):
+    """A part of a map: bin (row, column) of level x level, the cells that it covers."""
+
+    level: int
+    row: int
+    column: int
+    cells: tuple[slice, slice]
+
+
+class Best(NamedTuple):
+    """For each bin and filter the strongest answers, the best first: (bins, filters, windows)."""
+
+    values: np.ndarray
+    images: np.ndarray  # which test image
+    places: np.ndarray  # which cell of the map, row by row
+    means: np.ndarray  # (bins, filters), over all images
+
+
+def bins(args) -> Path:
+    """tools/show.py bins"""
+    path, net, provider = opened.with_data(args)
+    with provider:
+        name = args.layer or opened.last_map(net)
+        own = opened.map_layer(net, name)
+        out = opened.target(args, path.parent, f"bins-{name}.png", style.KINDS)
+        try:
+            seen_by = field(net.graph, own)
+        except ValueError as e:
+            raise UsageError(f"--layer={name}: {e}") from None
+        filters = wanted_filters(args.filters, net.graph.shapes[own][2])
+        parts = wanted_bins(net.graph, own, args.level or (1 if filters else None))
+        images = range(min(args.images or provider.test.size, provider.test.size))
+        best = strongest(opened.seen(net, provider, images, [[own]]), parts, args.windows)
+        chosen = [(b, f) for b in range(len(parts)) for f in filters] or choose(best, parts)
+        rows = [Row(parts[b], f, best.values[b, f], []) for b, f in chosen]
+        views = _views(net, provider, {int(i) for b, f in chosen for i in best.images[b, f]})
+    width = net.graph.shapes[own][1]
+    for row, (b, f) in zip(rows, chosen):
+        for image, place in zip(best.images[b, f], best.places[b, f]):
+            if len(row.windows) == (row.values > 0).sum():
+                break
+            row.windows.append(cut(views[int(image)], seen_by, divmod(int(place), width)))
+    side = net.graph.size
+    title = (f"{name}: windows of {seen_by.size}x{seen_by.size} pixels of {side}x{side} that "
+             "filters answer most")  # fmt: skip
+    style.write(out, *picture(rows, title))
+    return out
+
+
+def wanted_filters(text: str | None, count: int) -> list[int]:
+    """Numbers of filters of a comma list. UsageError for what is none."""
+    found = []
+    for word in text.split(",") if text else ():
+        if not word.strip().isdecimal() or int(word) >= count:
+            raise UsageError(f"--filters={text}: must be numbers from 0 to {count - 1}")
+        found.append(int(word))
+    return found
+
+
+def wanted_bins(graph: Graph, own: str, level: int | None) -> list[Bin]:
+    """The bins of a level over a map, or of all levels, coarse ones first, as far as they fit.
+
+    UsageError where the net has no such level; level 1, the whole map, is always there.
+    """
+    h, w = graph.shapes[own][:2]
+    readers = [l for l in graph.layers if l.bins() and l.reads[0] == own]
+    levels = {n: l for l in readers for n in l.bins()}
+    if level and level != 1 and level not in levels:
+        having = ", ".join(map(str, sorted(levels))) or "none over this layer"
+        raise UsageError(f"--level={level}: the pyramid has {having}")
+    found: list[Bin] = []
+    for n in [level] if level else sorted(levels) or [1]:
+        if found and len(found) + n * n > ROWS:
+            break
+        window = levels[n].window(0) if n in levels else None
+        for i, j in np.ndindex(n, n):
+            found.append(Bin(n, i, j, (_cells(i, n, h, window), _cells(j, n, w, window))))
+    return found
+
+
+def _cells(i: int, n: int, side: int, window: tuple[int, int, int] | None) -> slice:
+    """The cells of bin i of n: those of a pool's window, or as type=spp cuts them."""
+    if window:
+        size, step, start = window
+        return slice(max(start + i * step, 0), min(start + i * step + size, side))
+    return slice(i * side // n, -(-(i + 1) * side // n))
+
+
+def strongest(seen, parts: list[Bin], windows: int = WINDOWS) -> Best:
+    """The strongest answers over all images, by bin and filter; an image counts once for each."""
+    found, sums, count = None, 0, 0
+    for some in seen:
+        maps = some.outputs[0]
+        made = [_answers(maps, part, some.indices) for part in parts]
+        new = [np.stack(arrays) for arrays in zip(*made)]  # each (bins, filters, images)
+        sums, count = sums + new[0].sum(2), count + len(maps)
+        both = new if found is None else [np.concatenate(x, 2) for x in zip(found, new)]
+        order = np.argsort(-both[0], axis=2, kind="stable")[..., :windows]
+        found = [np.take_along_axis(x, order, 2) for x in both]
+    if found is None:
+        raise UsageError("no test image can be read")
+    return Best(*found, sums / count)
+
+
+def _answers(maps: np.ndarray, part: Bin, indices: np.ndarray) -> tuple:
+    """(values, images, places), each (filters, images), of one bin."""
+    n, _, w, filters = maps.shape
+    cells = maps[:, part.cells[0], part.cells[1]]
+    columns = cells.shape[2]
+    cells = cells.reshape(n, -1, filters)
+    at = cells.argmax(1)
+    y, x = at // columns + part.cells[0].start, at % columns + part.cells[1].start
+    images = np.broadcast_to(indices[:, None], at.shape)
+    return cells.max(1).T, images.T, (y * w + x).T
+
+
+def choose(best: Best, parts: list[Bin]) -> list[tuple[int, int]]:
+    """(bin, filter): for each bin the filter that answers rarely elsewhere but strongly there.
+
+    That is, whose strongest answers are the most times its mean over all bins of the level. Where
+    several filters do, no filter is taken twice for a level.
+    """
+    top = best.values.mean(2)
+    loud = top >= 0.25 * top.max(1, keepdims=True)
+    levels = np.array([part.level for part in parts])
+    chosen: list[tuple[int, int]] = []
+    for level in dict.fromkeys(levels):
+        mean = best.means[levels == level].mean(0)
+        used: set[int] = set()
+        for b in np.flatnonzero(levels == level):
+            times = np.where(loud[b], top[b] / np.maximum(mean, 1e-9), -np.inf)
+            order = [int(f) for f in np.argsort(-times, kind="stable")]
+            f = next((f for f in order if f not in used), order[0])
+            used.add(f)
+            chosen.append((int(b), f))
+    return chosen
+
+
+def _views(net, provider, images: set[int]) -> dict[int, np.ndarray]:
+    """What the net was shown of these images."""
+    numbers = sorted(images)
+    which = [("test", i) for i in numbers]
+    return {numbers[at]: cuts[0] for at, cuts in provider.seen(which, net.look("centre"))}

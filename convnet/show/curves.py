@@ -1,0 +1,144 @@
+"""Costs and errors of one run or several: of every batch of the training, and of every test."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from convnet.cli import UsageError
+from convnet.results import costs_of
+from convnet.show import opened, style
+
+POINTS = 1500  # of a line, at most; more than there are pixels
+WINDOW = 0.02  # share of a run that a smoothed line averages over
+FEW = 40  # tests that are marked one by one
+
+
+class Curve(NamedTuple):
+    """One value of a cost: at batches of the training and at tests."""
+
+    train: np.ndarray  # (2, n): epochs, values
+    test: np.ndarray
+
+
+def curves(args) -> Path:
+    """tools/show.py curves"""
+    folders = [opened.folder_of(run) for run in args.run]
+    path = opened.target(args, folders[0], "curves.png", style.KINDS)
+    runs = [read(opened.metrics(folder)) for folder in folders]
+    style.write(path, *picture(runs, _names(folders), args.cost))
+    return path
+
+
+def read(rows: list[dict]) -> dict[str, Curve]:
+    """The curves of a run by the names of the values, given the rows of its metrics.jsonl."""
+    at = epochs(rows)
+    train, test = {}, {}
+    for x, row in zip(at, rows):
+        into, values = (test, row["test"]) if "test" in row else (train, costs_of(row))
+        for name, value in values.items():
+            into.setdefault(name, []).append((x, value))
+    none = np.empty((2, 0))
+    return {
+        name: Curve(np.array(points).T, np.array(test[name]).T if name in test else none)
+        for name, points in train.items()
+    }
+
+
+def epochs(rows: list[dict]) -> np.ndarray:
+    """How many epochs are done at each row. One that is not over counts as long as the last was."""
+    most: dict[int, int] = {}
+    for row in rows:
+        most[row["epoch"]] = max(row["batch"], most.get(row["epoch"], 0))
+    last = max(most)
+    most[last] = max(most[last], most.get(last - 1, 0))
+    return np.array([row["epoch"] - 1 + row["batch"] / most[row["epoch"]] for row in rows])
+
+
+def _names(folders: list[Path]) -> list[str]:
+    """What runs are called in a legend: the names of their folders, or their paths."""
+    names = [folder.resolve().name for folder in folders]
+    return names if len({*names}) == len(names) else [str(folder) for folder in folders]
+
+
+def picture(runs: list[dict[str, Curve]], names: list[str], only: str | None = None):
+    """(paint, size in inches): a panel for each value that any of the runs has."""
+    values = list(dict.fromkeys(value for run in runs for value in run))
+    if only is not None:
+        if only not in values:
+            raise UsageError(f"--cost={only}: the runs have {', '.join(values)}")
+        values = [only]
+
+    def paint(figure) -> None:
+        panels = figure.subplots(1, len(values), squeeze=False)[0]
+        for axes, value in zip(panels, values):
+            for number, run in enumerate(runs):
+                if value in run:
+                    _panel(axes, run[value], number, len(runs) > 1)
+            top = max(_top(run[value]) for run in runs if value in run)
+            axes.set(title=_title(value), xlabel="epochs", xlim=(0, None), ylim=(0, top))
+            axes.grid(True)
+        _legend(figure, names)
+
+    return paint, (max(4.6 * len(values), 5.2), 3.9 if len(runs) < 5 else 4.4)
+
+
+def _title(value: str) -> str:
+    cost, dot, kind = value.rpartition(".")
+    return f"{kind} of {cost}" if dot else value
+
+
+def _top(curve: Curve) -> float:
+    """The end of an axis: a few first batches, which may cost anything, are cut off."""
+    return 1.08 * max(np.quantile(curve.train[1], 0.98), *curve.test[1], 1e-6)
+
+
+def _panel(axes, curve: Curve, number: int, several: bool) -> None:
+    """One run: what each batch gave, pale; its mean along the way; the tests."""
+    colour = style.COLOURS[number % len(style.COLOURS)]
+    dash = ("-", "--", ":")[number // len(style.COLOURS) % 3]
+    x, y = curve.train
+    axes.plot(*_thinned(x, y), color=colour, alpha=0.12 if several else 0.25, lw=0.7)
+    axes.plot(*_thinned(x, smooth(y)), color=colour, lw=1.0 if several else 1.6,
+              alpha=0.6 if several else 1, ls=dash)  # fmt: skip
+    x, y = curve.test
+    marker = {"marker": "o", "ms": 4} if len(x) <= FEW else {}
+    axes.plot(x, y, color=colour if several else style.COLOURS[1], lw=1.8, ls=dash, **marker)
+
+
+def _legend(figure, names: list[str]) -> None:
+    from matplotlib.lines import Line2D
+
+    test = {"marker": "o", "ms": 4, "lw": 1.8}
+    if len(names) == 1:
+        lines = [
+            Line2D([], [], color=style.COLOURS[0], lw=0.7, alpha=0.4),
+            Line2D([], [], color=style.COLOURS[0], lw=1.6),
+            Line2D([], [], color=style.COLOURS[1], **test),
+        ]
+        words = ["each batch", "training, smoothed", "test"]
+    else:
+        colours = [style.COLOURS[i % len(style.COLOURS)] for i in range(len(names))]
+        lines = [Line2D([], [], color=colour, lw=3) for colour in colours]
+        lines += [
+            Line2D([], [], color=style.INK, lw=1, alpha=0.6),
+            Line2D([], [], color=style.INK, **test),
+        ]
+        words = [*names, "training, smoothed", "test"]
+    columns = min(len(words), 4)
+    figure.legend(lines, words, loc="outside upper left", ncols=columns, fontsize=9)
+
+
+def smooth(values: np.ndarray) -> np.ndarray:
+    """The mean around each value, over a share of all of them; at the ends of those there are."""
+    half, n = int(len(values) * WINDOW / 2), len(values)
+    sums = np.concatenate([[0], np.cumsum(values)])
+    at = np.arange(n)
+    first, end = np.maximum(at - half, 0), np.minimum(at + half + 1, n)
+    return (sums[end] - sums[first]) / (end - first)
+
+
+def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """No more points than can be told apart."""
+    step = -(-len(x) // POINTS)
+    return x[::step], y[::step]

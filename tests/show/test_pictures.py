@@ -1,0 +1,343 @@
+"""Curves, filters, predictions, confusion, activations, bins: their numbers, and the files."""
+
+import json
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import confusion_matrix
+
+from convnet import Net, geometry, scores
+from convnet.providers import DataOptions
+from convnet.providers.images import Images
+from convnet.show import bins, confusion, curves, filters, opened, predictions, windows
+from convnet.show.bins import Bin
+from convnet.tiles import balanced, mosaic
+from tests.tooling import call, photos, tiny
+
+pytest.importorskip("matplotlib")
+CLASSES = ("ant", "bee & <b>", "$c$at$")
+LITTLE = ("--workers=0", "--set=DEFAULT.epsW=0.0001")  # it is to make mistakes
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run on photos in three classes with names that are no plain text."""
+    folder = tmp_path_factory.mktemp("pictures")
+    data = photos(folder / "photos", CLASSES, each=12)
+    argv = (f"--layer-def={tiny(folder)}", f"--data-path={data}", f"--save-path={folder / 'run'}")
+    assert call("train", *argv, "--minibatch=8", "--epochs=2", *LITTLE).code == 0
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def net(run):
+    return Net.from_checkpoint(run)
+
+
+@pytest.fixture
+def data(run):
+    with Images(str(run.parent / "photos"), 16, 3, DataOptions(workers=0)) as provider:
+        yield provider
+
+
+def shows(path):
+    """Whether a file is a picture with something on it."""
+    if path.suffix == ".svg":
+        root = ElementTree.parse(path).getroot()
+        return root.tag.endswith("svg") and len(list(root.iter())) > 20
+    with Image.open(path) as picture:
+        return min(picture.size) > 100 and np.asarray(picture.convert("L")).std() > 5
+
+
+@pytest.mark.parametrize("words", [
+    "curves RUN", "curves RUN RUN --cost=logprob", "filters RUN", "filters RUN --layer=fc1",
+    "predictions RUN", "predictions RUN --only-errors --seed=1", "confusion RUN",
+    "activations RUN 0", "activations RUN IMAGE --layer=conv1:pre", "bins RUN",
+    "bins RUN --filters=0,3 --level=3 --images=4 --windows=2", "graph RUN",
+])  # fmt: skip
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_every_command_writes_a_picture(run, tmp_path, words, kind):
+    image = next((run.parent / "photos" / "ant").iterdir())
+    words = words.replace("RUN", str(run)).replace("IMAGE", str(image)).split()
+    if "--layer=fc1" in words:
+        words[-1] = "--layer=conv1"
+    out = tmp_path / f"picture.{kind}"
+    result = call("show", *words, f"--out={out}")
+    assert (result.code, result.out, result.err) == (0, f"{out}\n", "")
+    assert shows(out)
+
+
+def test_where_pictures_go(run):
+    """Into the folder of the run, which stays a run."""
+    before = {path.name for path in run.iterdir()}
+    assert call("show", "curves", run.parent).out == f"{run / 'curves.png'}\n"
+    assert call("show", "filters", run).out == f"{run / 'filters-conv1.png'}\n"
+    assert {path.name for path in run.iterdir()} - before == {"curves.png", "filters-conv1.png"}
+    assert Net.from_checkpoint(run)
+
+
+# ---------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize("words, code, text", [
+    ("curves NONE", 5, "no such file or folder; train a net first"),
+    ("curves PHOTOS", 5, "no metrics.jsonl there; is it a run of tools/train.py?"),
+    ("curves RUN --cost=loss", 2, "--cost=loss: the runs have logprob, logprob.error"),
+    ("curves RUN --out=x.jpg", 2, "--out=x.jpg: must end in .png or .svg"),
+    ("curves RUN --out=none/x.png", 2, "--out=none/x.png: there is no folder none"),
+    ("filters RUN --layer=conv2", 2, "--layer=conv2: no layer 'conv2'; did you mean 'conv1'?"),
+    ("filters RUN --layer=drop", 2, "--layer=drop: has no weights; conv1, fc1, fc2 have some"),
+    ("filters RUN --layer=fc2", 2, "--layer=fc2: reads 20 numbers, no maps or images"),
+    ("filters RUN --input=1", 2, "--layer=conv1: has no weights over an input 1"),
+    ("predictions RUN --data-path=NONE", 3, "no such folder"),
+    ("activations RUN NONE.jpg", 3, "no such file"),
+    ("activations RUN CFG", 3, "tiny.cfg: no image of a known format"),
+    ("activations RUN 999", 2, "999: no such file, and there are 8 test images, from 0"),
+    ("activations RUN 0 --layer=fc1", 2, "--layer=fc1: gives 20 numbers, no maps; conv1 give"),
+    ("bins RUN --layer=spp", 2, "--layer=spp: gives 84 numbers, no maps"),
+    ("bins RUN --level=4", 2, "--level=4: the pyramid has 1, 2, 3"),
+    ("bins RUN --filters=6", 2, "--filters=6: must be numbers from 0 to 5"),
+    ("graph NONE.cfg", 2, "NONE.cfg"),
+    ("graph CFG --out=x.gif", 2, "--out=x.gif: must end in .svg, .png or .dot"),
+])  # fmt: skip
+def test_mistakes_are_one_line(run, tmp_path, monkeypatch, words, code, text):
+    monkeypatch.chdir(tmp_path)
+    words = words.replace("RUN", str(run)).replace("PHOTOS", str(run.parent / "photos"))
+    result = call("show", *words.replace("CFG", str(run.parent / "tiny.cfg")).split())
+    assert result.code == code and text in result.err, result.err
+    assert result.err.count("\n") == 1 and result.out == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_data_set_that_has_moved(run, tmp_path):
+    moved = run.parent / "moved"
+    (run.parent / "photos").rename(moved)
+    try:
+        result = call("show", "confusion", run, f"--out={tmp_path / 'a.png'}")
+        assert result.code == 3
+        assert result.err.endswith("--data-path=DIR says where the images of the run are now\n")
+        argv = ("confusion", run, f"--data-path={moved}", f"--out={tmp_path / 'a.png'}")
+        assert call("show", *argv).code == 0
+    finally:
+        moved.rename(run.parent / "photos")
+
+
+def test_without_matplotlib(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    result = call("show", "curves", run, f"--out={tmp_path / 'a.png'}")
+    assert result.code == 2
+    assert result.err == "pictures: need matplotlib: python -m pip install -e '.[show]'\n"
+    assert call("show", "graph", run, f"--out={tmp_path / 'a.svg'}").code == 0
+
+
+@pytest.mark.parametrize("text, why", [
+    ("", "tells of no batch yet"), ("{}\n", ":1: is no row of a run"), ("[]\n", ":1: is no row"),
+    ("a b\n", ":1: is no row"), ('{"step": 1, "epo', "tells of no batch yet"),
+])  # fmt: skip
+def test_metrics_that_are_none(tmp_path, text, why):
+    (tmp_path / "metrics.jsonl").write_text(text)
+    result = call("show", "curves", tmp_path)
+    assert result.code == 5 and why in result.err and result.err.count("\n") == 1
+
+
+# ---------------------------------------------------------------- curves
+
+
+def test_epochs_by_hand():
+    """Two batches an epoch, then four; the third epoch has only begun."""
+    at = [(1, 1), (1, 2), (1, 2), (2, 1), (2, 4), (3, 1)]
+    rows = [{"epoch": epoch, "batch": batch} for epoch, batch in at]
+    assert curves.epochs(rows).tolist() == [0.5, 1, 1, 1.25, 2, 2.25]
+
+
+def test_curves_are_the_metrics(run):
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    found = curves.read(opened.metrics(run))
+    batches = [row for row in rows if "test" not in row]
+    assert list(found) == ["logprob", "logprob.error"]
+    assert found["logprob"].train[1].tolist() == [row["logprob"] for row in batches]
+    assert found["logprob"].train[0].tolist() == [row["step"] / 4 for row in batches]
+    assert found["logprob.error"].test[0].tolist() == [1, 2]
+
+
+def test_smooth():
+    values = np.random.default_rng(0).normal(size=500)
+    half = int(500 * curves.WINDOW / 2)
+    inside = np.convolve(values, np.ones(2 * half + 1) / (2 * half + 1), "valid")
+    made = curves.smooth(values)
+    np.testing.assert_allclose(made[half:-half], inside)
+    assert made[0] == pytest.approx(values[: half + 1].mean())
+    assert made[-1] == pytest.approx(values[-half - 1 :].mean())
+
+
+# ---------------------------------------------------------------- filters
+
+
+def test_tiles_by_hand():
+    tiles = np.arange(12, dtype=float).reshape(3, 2, 2, 1)
+    made = mosaic(tiles, 2, 2, (1, 3))
+    assert made.shape == (9, 11, 1)
+    assert made[:4, :4, 0].tolist() == [[0, 0, 1, 1]] * 2 + [[2, 2, 3, 3]] * 2
+    assert made[0, 7, 0] == 4 and made[5, 0, 0] == 8
+    assert np.isnan(made[4]).all() and np.isnan(made[:, 4:7]).all() and np.isnan(made[5:, 7:]).all()
+
+
+def test_each_filter_has_its_own_scale():
+    weights = np.zeros((3, 1, 2, 1))
+    weights[0, 0, :, 0], weights[1, 0, :, 0] = (-2, 1), (0.01, 0)
+    assert balanced(weights)[..., 0].tolist() == [[[0, 0.75]], [[1, 0.5]], [[0.5, 0.5]]]
+
+
+def test_kernels_are_the_weights(net):
+    W = net.weights["conv1"]["W0"]
+    for name in ("conv1", "conv1_neuron"):
+        found = filters.kernels(net, name)
+        assert found.shape == (6, 3, 3, 3)
+        for f in range(6):
+            np.testing.assert_array_equal(found[f], W[..., f])
+
+
+def test_kernels_of_a_fully_connected_layer_over_maps():
+    """Pixel (y, x, c) of unit u is its weight for that pixel."""
+    cfg = "[data]\ntype=data\ndataIdx=0\nimgSize=4\n[labels]\ntype=data\ndataIdx=1\n"
+    cfg += "[fc]\ntype=fc\ninputs=data\noutputs=5\n[probs]\ntype=softmax\ninputs=fc\n"
+    cfg += "[cost]\ntype=cost.logreg\ninputs=labels,probs\n"
+    from convnet.cfg import parse
+    from convnet.graph import Graph
+
+    net = Net(Graph(parse(cfg), classes=5))
+    image = np.zeros((1, 4, 4, 3), np.float32)
+    image[0, 1, 2, 0] = 1
+    answers = net.run({"data": image}, "fc").reshape(-1)
+    np.testing.assert_allclose(filters.kernels(net, "fc")[:, 1, 2, 0], answers, rtol=1e-6)
+
+
+# ---------------------------------------------------------------- predictions, confusion
+
+
+def test_predictions_are_those_of_the_test(net, data):
+    indices, probs = scores.predict(net, data, None, 4)
+    found = predictions.guesses(net, data, 99)
+    assert sorted(guess.number for guess in found) == indices.tolist()
+    for guess in found:
+        np.testing.assert_allclose(guess.probs, probs[guess.number], rtol=1e-5)
+        assert guess.label == data.test.labels[guess.number]
+        assert guess.name == data.test.keys[guess.number]
+        assert guess.top[0] == probs[guess.number].argmax()
+        np.testing.assert_array_equal(
+            guess.view, net.look("centre")(data.images("test", [guess.number])[0])[0]
+        )
+    few = predictions.guesses(net, data, 3, seed=5)
+    assert len(few) == 3 and [g.number for g in few] != [0, 1, 2]
+
+
+def test_only_errors(net, data):
+    indices, probs = scores.predict(net, data, None, 4)
+    wrong = set(indices[probs.argmax(1) != data.test.labels[indices]].tolist())
+    found = predictions.guesses(net, data, 99, only_errors=True)
+    assert {guess.number for guess in found} == wrong
+    if len(wrong) > 1:
+        assert len(predictions.guesses(net, data, 1, only_errors=True)) == 1
+
+
+def test_confusion_is_scikit_learns(net, data):
+    indices, probs = scores.predict(net, data, None, 4)
+    expected = confusion_matrix(data.test.labels[indices], probs.argmax(1), labels=range(3))
+    np.testing.assert_array_equal(confusion.measure(net, data).counts, expected)
+
+
+def test_confusion_by_hand():
+    found = confusion.Confusion(np.array([[6, 2, 0], [3, 0, 0], [0, 0, 0]]), ["a", "b", "c"])
+    assert found.error == pytest.approx(5 / 11)
+    assert found.shares.tolist() == [[0.75, 0.25, 0], [1, 0, 0], [0, 0, 0]]
+    assert found.pairs() == [(1, 0), (0, 1)]
+
+
+def test_many_classes_are_a_list(tmp_path):
+    from convnet.show import style
+
+    counts = np.random.default_rng(0).integers(0, 5, (60, 60))
+    found = confusion.Confusion(counts, [f"class {i}" for i in range(60)])
+    style.write(tmp_path / "pairs.svg", *confusion.picture(found))
+    text = (tmp_path / "pairs.svg").read_text()
+    assert text.count("→") == confusion.PAIRS
+    i, j = found.pairs()[0]
+    assert f"class {i} → class {j}" in text and f"{counts[i, j]} of {counts[i].sum()}" in text
+
+
+# ---------------------------------------------------------------- bins
+
+
+def test_bins_by_hand(net):
+    """A 7-cell side in 3 bins as type=spp cuts it, and in the windows of a pool."""
+    assert [bins._cells(i, 3, 7, None) for i in range(3)] == [slice(0, 3), slice(2, 5), slice(4, 7)]
+    assert [bins._cells(i, 3, 7, (3, 2, 0)) for i in range(3)] == [
+        slice(0, 3), slice(2, 5), slice(4, 7)
+    ]  # fmt: skip
+    own = net.graph.resolve("conv1")
+    assert [part[:3] for part in bins.wanted_bins(net.graph, own, None)][:3] == [
+        (1, 0, 0), (2, 0, 0), (2, 0, 1)
+    ]  # fmt: skip
+    assert len(bins.wanted_bins(net.graph, own, None)) == 14
+
+
+def test_strongest_is_what_the_pyramid_keeps(net, data):
+    """The first value of each bin and filter is the largest that type=spp gives for any image."""
+    own = net.graph.resolve("conv1")
+    parts = bins.wanted_bins(net.graph, own, None)
+    seen = list(opened.seen(net, data, range(data.test.size), [[own], ["spp"]]))
+    best = bins.strongest(seen, parts, 4)
+    pooled = np.concatenate([some.outputs[1] for some in seen]).reshape(data.test.size, 14, 6)
+    pooled = pooled[:, [13, *range(9, 13), *range(9)]]  # levels 3, 2, 1 there, 1, 2, 3 here
+    np.testing.assert_allclose(best.values, -np.sort(-pooled, axis=0)[:4].transpose(1, 2, 0))
+    np.testing.assert_allclose(best.means, pooled.mean(0), rtol=1e-5)
+    maps = np.concatenate([some.outputs[0] for some in seen])
+    for b, f in ((0, 0), (3, 2), (13, 5)):
+        for value, image, place in zip(best.values[b, f], best.images[b, f], best.places[b, f]):
+            y, x = divmod(int(place), maps.shape[2])
+            assert maps[image, y, x, f] == value
+            assert parts[b].cells[0].start <= y < parts[b].cells[0].stop
+            assert parts[b].cells[1].start <= x < parts[b].cells[1].stop
+
+
+def test_strongest_in_parts_is_the_same(net, data):
+    own = net.graph.resolve("conv1")
+    parts = bins.wanted_bins(net.graph, own, 2)
+    whole = list(opened.seen(net, data, range(data.test.size), [[own]]))
+    split = [s for i in range(data.test.size) for s in opened.seen(net, data, [i], [[own]])]
+    for a, b in zip(bins.strongest(whole, parts, 3), bins.strongest(split, parts, 3)):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_a_filter_is_chosen_for_its_bin():
+    """Filter 1 fires in the second bin alone; filter 0 everywhere, and more; 2 never."""
+    parts = [Bin(2, 0, j, (slice(0, 1), slice(j, j + 1))) for j in range(2)]
+    values = np.array([[[5.0], [1.0], [0.0]], [[5.0], [4.0], [0.0]]])
+    means = np.array([[5.0, 0.1, 0.0], [5.0, 1.0, 0.0]])
+    none = np.zeros((2, 3, 1), int)
+    assert bins.choose(bins.Best(values, none, none, means), parts) == [(0, 0), (1, 1)]
+
+
+def test_cut_by_hand():
+    """A field of 3 pixels, 2 apart, around pixel 0: the first cell sees a pixel outside."""
+    view = np.arange(25, dtype=np.uint8).reshape(5, 5, 1) * 10
+    of = geometry.Field(3, 2, 0.0)
+    third = windows.SIDE // 3
+    inside = windows.cut(view, of, (1, 2))
+    assert inside.shape == (windows.SIDE, windows.SIDE, 3)
+    shown = np.rint(255 * inside[third // 2 :: third, third // 2 :: third, 0])
+    assert shown[:, :2].tolist() == [[80, 90], [130, 140], [180, 190]]
+    assert np.allclose(inside[:, 2 * third :], windows.OUTSIDE)
+    corner = windows.cut(view, of, (0, 0))
+    assert np.allclose(corner[:third], windows.OUTSIDE)
+    assert round(255 * corner[third, third, 0]) == 0
+
+
+def test_a_large_window_is_resized():
+    view = np.full((200, 200, 3), 100, np.uint8)
+    made = windows.cut(view, geometry.Field(163, 16, 20.0), (0, 6))
+    outside = made[..., 0] == np.float32(windows.OUTSIDE)
+    assert outside[:20].all() and outside.mean() == pytest.approx(61.5 / 163, abs=0.02)
+    assert np.allclose(made[~outside], 100 / 255)

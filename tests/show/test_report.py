@@ -1,0 +1,181 @@
+"""The page of a run: whole in itself, escaped, and shown by a real browser without complaint."""
+
+import json
+import re
+import shutil
+import subprocess
+from html import unescape
+from html.parser import HTMLParser
+
+import pytest
+
+from convnet import runfolder
+from tests.tooling import call, photos, tiny
+
+pytest.importorskip("matplotlib")
+EVIL = "<script>document.title='x'<b>"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), "")
+VOID = {"meta", "link", "img", "br"}
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """The report of a run whose classes, files and cfg are named to do harm."""
+    folder = tmp_path_factory.mktemp("report")
+    data = photos(folder / "photos", ("ant", EVIL, "c&amp;d"), each=12)
+    for path in (data / "ant").iterdir():
+        path.rename(path.with_name(f"<img src=x onerror=alert(1)>{path.name}"))
+    text = tiny(folder).read_text() + "\n# </pre><script>alert(2)</script>\n"
+    (folder / "tiny.cfg").write_text(text)
+    argv = (f"--layer-def={folder / 'tiny.cfg'}", f"--data-path={data}", "--workers=0")
+    options = ("--minibatch=8", "--epochs=2", "--set=DEFAULT.epsW=0.0001")
+    assert call("train", *argv, *options, f"--save-path={folder / 'run'}").code == 0
+    result = call("show", "report", folder / "run")
+    assert (result.code, result.out) == (0, f"{folder / 'run' / 'report.html'}\n"), result.err
+    assert result.err == ""
+    return folder / "run" / "report.html"
+
+
+class Reader(HTMLParser):
+    """Tags, their attributes, text; fails where tags do not close."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.text, self.open = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += [(tag, *item) for item in attributes]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += [(tag, *item) for item in attributes]
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_nothing_comes_from_elsewhere(page):
+    text = page.read_text()
+    assert not re.search(r"https?:|@import|file:", text)
+    read = Reader(text)
+    assert "script" not in read.tags and "iframe" not in read.tags
+    for tag, name, value in read.attributes:
+        assert not name.startswith("on"), (tag, name)
+        if name in ("src", "href", "xlink:href", "data", "action"):
+            assert value.startswith(("data:image/png;base64,", "#")) or value == "data:,", value
+    for reference in re.findall(r"url\(([^)]*)\)", text):
+        assert reference.startswith("#"), reference
+
+
+def test_ids_are_there_once(page):
+    read = Reader(page.read_text())
+    ids = [value for _, name, value in read.attributes if name == "id"]
+    assert len(ids) == len({*ids}) > 50
+    used = re.findall(r'(?:href="#|url\(#)([^")]+)', page.read_text())
+    assert used and {*used} <= {*ids}
+
+
+def test_what_is_on_it(page):
+    words = "\n".join(Reader(page.read_text()).text)
+    meta = runfolder.find(page.parent)[0].meta
+    told = [
+        *(EVIL, "c&amp;d", "<img src=x onerror=alert(1)>", "# </pre><script>alert(2)</script>"),
+        *("levels=3,2,1", "DEFAULT.epsW=0.0001", "wc=0.001", "16x16x3", "2 of 2, 8 batches of 8"),
+        *(f"python tools/train.py --resume={page.parent}", meta["source"]["name"]),
+    ]
+    for word in told:
+        assert word in words, word
+    rows = (page.parent / "metrics.jsonl").read_text().splitlines()
+    tests = [json.loads(row)["test"] for row in rows if "test" in row]
+    assert f"test error {100 * tests[-1]['logprob.error']:.2f} %" in words
+    table = call("check", f"--layer-def={meta['source']['name']}", "--classes=3").out
+    assert table.splitlines()[4].split()[4:6] == ["168", "41,472"]
+    assert "168" in words and "41,472" in words
+
+
+def test_a_run_whose_data_has_moved(page, tmp_path):
+    moved = page.parent.parent / "elsewhere"
+    (page.parent.parent / "photos").rename(moved)
+    try:
+        result = call("show", "report", page.parent, f"--out={tmp_path / 'a.html'}")
+        assert result.code == 0
+        assert (
+            result.err.endswith("; the page has no test images\n") and result.err.count("\n") == 1
+        )
+        words = "\n".join(Reader((tmp_path / "a.html").read_text()).text)
+        assert "no such folder" in words and "The net" in words
+    finally:
+        moved.rename(page.parent.parent / "photos")
+
+
+def test_a_checkpoint_alone(page, tmp_path):
+    alone = shutil.copy(runfolder.newest(page.parent), tmp_path)
+    result = call("show", "report", alone)
+    assert result.code == 0 and result.err.count("\n") == 1
+    assert "no metrics.jsonl there" in result.err
+    assert Reader((tmp_path / "report.html").read_text()).tags.count("svg") == 3
+
+
+# ---------------------------------------------------------------- in a browser
+
+WIDE = """<script>
+const wide = [...document.querySelectorAll("body *")].filter(e =>
+  !e.closest(".wide") && !e.closest("pre") && e.getBoundingClientRect().right > 361);
+const broken = [...document.images].filter(i => !i.complete || !i.naturalWidth);
+const sizes = [...document.querySelectorAll("svg")].filter(s => !s.closest("details"))
+  .map(s => s.getBoundingClientRect().height > 100);
+document.title = "found " + JSON.stringify({wide: wide.map(e => e.outerHTML.slice(0, 90)),
+  broken: broken.length, sizes, images: document.images.length,
+  scripts: document.scripts.length});
+</script>"""
+
+
+def chromium(*argv, home):
+    """Run a browser without a screen or a network: (what it prints, what it complains of)."""
+    words = ["--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+             "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={home}"]  # fmt: skip
+    done = subprocess.run([CHROMIUM, *words, *argv], capture_output=True, text=True, timeout=90)
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    return done.stdout, console
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium or google-chrome on this machine")
+def test_in_a_browser(page, tmp_path):
+    """At the width of a phone nothing sticks out, pictures are there, no word of ours ran."""
+    text = page.read_text().replace("<head>", "<head><style>html { width: 360px }</style>")
+    (tmp_path / "phone.html").write_text(text.replace("</body>", WIDE + "</body>"))
+    made, console = chromium("--dump-dom", (tmp_path / "phone.html").as_uri(), home=tmp_path / "a")
+    assert not console
+    title = re.search(r"<title>found (\{.*\})</title>", made)
+    assert title, made[:500]
+    found = json.loads(unescape(title[1]))
+    assert found["wide"] == [] and found["broken"] == 0 and found["scripts"] == 1
+    assert found["images"] >= 8 and len(found["sizes"]) == 3 and all(found["sizes"])
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium or google-chrome on this machine")
+def test_light_and_dark(page, tmp_path):
+    """The page follows the system, ink and paper."""
+    import numpy as np
+    from PIL import Image
+
+    shots = []
+    for scheme in (1, 0):  # light, dark
+        shot = tmp_path / f"{scheme}.png"
+        chromium(f"--screenshot={shot}", "--window-size=900,1200", "--hide-scrollbars",
+                 f"--blink-settings=preferredColorScheme={scheme}", page.as_uri(),
+                 home=tmp_path / f"home{scheme}")  # fmt: skip
+        shots.append(np.asarray(Image.open(shot).convert("L")))
+    light, dark = (np.median(shot) for shot in shots)
+    assert light > 240 and dark < 50
+    assert (shots[0] < 100).mean() > 0.005 and (shots[1] > 180).mean() > 0.005
