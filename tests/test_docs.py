@@ -4,8 +4,11 @@ import re
 import shlex
 import shutil
 
+import numpy as np
 import pytest
 
+from convnet import Net
+from convnet.foreign import own, safetensors
 from tests.tooling import ROOT, call, photos
 
 # pages whose commands are run elsewhere: features.md, imagenet.md, detection.md by their own tests;
@@ -16,10 +19,12 @@ RUNS = ("spp_zf5_001", "a_001", "a_002", "a_003", "spp_small_001", "spp_small_00
 
 
 def commands(page):
-    """(tool, arguments) of the indented lines that call a tool; detect.py's have their own test."""
+    """(tool, arguments) of the indented lines that call a tool; those of detect.py and what
+    downloads have tests of their own."""
     text = (ROOT / page).read_text().replace("\\\n", " ")
     lines = re.findall(r"^    (?:\.venv/bin/)?python tools/(\w+)\.py *([^#\n]*)", text, re.M)
-    return [(tool, shlex.split(line)) for tool, line in lines if tool != "detect"]
+    return [(tool, shlex.split(line)) for tool, line in lines
+            if tool != "detect" and "--download" not in line]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +38,12 @@ def place(tmp_path_factory):
     for path in (folder / "layer_configs").glob("*.cfg"):
         text = re.sub(r"^filters=\d+", "filters=18", path.read_text(), flags=re.M)
         path.write_text(re.sub(r"^outputs=\d+", "outputs=8", text, flags=re.M))
+    (folder / "data").mkdir()
+    (folder / "data" / "imagenette2-320").symlink_to(folder / "my_images")  # as if downloaded
+    net = Net.from_cfg(folder / "layer_configs" / "vgg16.cfg", classes=3)
+    mean = np.zeros(net.graph.shapes[net.graph.feeds[0]], np.float32)
+    vgg16 = safetensors.of(own.of("", net.graph, net.own_weights(), mean))
+    (folder / "vgg16.pth").write_bytes(b"".join(map(bytes, vgg16)))  # told by its content
     page = (ROOT / "docs" / "views.md").read_text()
     views = re.search(r"(?:^    .*\n)*^    256 .*full.*\n", page, re.M)
     (folder / "views.txt").write_text(re.sub(r"^    ", "", views[0], flags=re.M))
