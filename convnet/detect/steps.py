@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convnet import checkpoint, runfolder
+from convnet import checkpoint, given, runfolder
 from convnet.checkpoint import CheckpointError
 from convnet.cli import UsageError
 from convnet.detect import proposals, recall
@@ -34,10 +34,13 @@ FINETUNED, SVM, COMPLETE = "finetuned.h5", "svm.h5", "det.h5"
 
 
 def progress(items: Iterable, total: int, what: str) -> Iterator:
-    """The items, with a bar on a terminal."""
+    """The items, with a bar on a terminal, elsewhere a line at their beginning."""
     from tqdm import tqdm
 
-    return tqdm(items, total=total, unit="photo", desc=what, disable=not sys.stderr.isatty())
+    terminal = sys.stderr.isatty()
+    if total and not terminal:
+        print(f"{what}: {given.count(total, 'photo')}", flush=True)
+    return tqdm(items, total=total, unit="photo", desc=what, disable=not terminal)
 
 
 def prepare(job: Job, split: str, shard: tuple[int, int] = (1, 1)) -> None:
