@@ -57,7 +57,7 @@ SETS = {
         Archive(f"{S3}/imagenette2-160.tgz", 99003388, "sha256",
                 "64d0c4859f35a461889e0147755a999a48b49bf38a7e0f9bd27003f10db02fe5"),
     ]),
-    "voc2007": ("VOCdevkit", [
+    "voc2007": ("VOCdevkit/VOC2007", [
         Archive(f"{VOC}/VOCtrainval_06-Nov-2007.tar", 460032000, "md5",
                 "c52e279531787c972589f7e41ab4ae64"),
         Archive(f"{VOC}/VOCtest_06-Nov-2007.tar", 451020800, "md5",
@@ -177,6 +177,9 @@ def _bar(archive: Archive, have: int):
 
 def unpack(paths: list[Path], folder: Path, made: str) -> None:
     """Unpack tar files, all of which make the one folder `made`. Raises DataError, OSError."""
+    for old in folder.glob(".unpacked-*"):  # of a run that was killed
+        if time.time() - old.stat().st_mtime > files.DAY:
+            shutil.rmtree(old, ignore_errors=True)
     if not hasattr(tarfile, "data_filter"):
         raise DataError("to unpack safely takes Python 3.11.4 or newer")
     with contextlib.ExitStack() as stack:
@@ -191,4 +194,5 @@ def unpack(paths: list[Path], folder: Path, made: str) -> None:
                 raise DataError(f"{path}: cannot be unpacked ({why})") from None
         if not (beside / made).is_dir():
             raise DataError(f"{paths[0]}: makes no folder {made}")
+        (folder / made).parent.mkdir(exist_ok=True)
         (beside / made).rename(folder / made)

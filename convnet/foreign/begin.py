@@ -7,6 +7,7 @@ from convnet.foreign import read
 from convnet.foreign.found import Found, Input
 from convnet.foreign.match import Match, match, put
 from convnet.net import Net
+from convnet.providers import printable
 
 
 def first_weights(net: Net, name: str) -> Match:
@@ -23,7 +24,7 @@ def fill(net: Net, found: Found, by_hand: dict[str, str] | None = None) -> Match
     """The same of what is found in a file, or what of it --map names."""
     made = match(net.graph, found, by_hand)
     for note in found.notes:
-        print(f"note: {found.path}: {note}")
+        print(f"note: {found.path}: {printable(note)}")
     print(
         f"{found.path}: of {found.format}, {len(found.layers)} layers with weights, matched "
         f"{made.how}; {len(made.filled)} of ours filled, {len(made.left)} left as initialised\n"

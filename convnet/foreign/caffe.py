@@ -11,6 +11,7 @@ of forks are passed over. BatchNorm and Scale behind a layer are multiplied into
 
 import math
 import struct
+from collections import Counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ RAW = {0: "<f8", 1: "<f4", 2: "<f2"}  # what field 10 of a blob says of field 12
 # where the fields are: (name, type, bottom, top, blobs)
 V0, V1, NOW = (1, 2, None, None, 50), (4, 5, 2, 3, 6), (1, 2, 3, 4, 7)
 BATCH_NORM = 139  # a layer's batch_norm_param, in which eps is 3
+INNER_PRODUCT, TRANSPOSE = 117, 6  # inner_product_param; its flag that weights are (in, out)
 
 
 class _Raw(NamedTuple):
@@ -37,18 +39,26 @@ class _Raw(NamedTuple):
     tops: list[str]
     blobs: list[np.ndarray]
     eps: float
+    turned: bool
 
 
 def read(path: str, data: memoryview) -> Found:
     """The layers of a .caffemodel. ValueError("why") if it is none or is damaged."""
     found = Found(path, "Caffe", [], Input(True, MEAN))
     makers: dict[str, int] = {}  # number of the layer whose output, normalised or not, is a top
-    for raw in map(_raw, _messages(data)):
+    every = [*map(_raw, _messages(data))]
+    readers = Counter(name for raw in every for name in {*raw.bottoms} - {*raw.tops})
+    for raw in every:
         at = makers.get(raw.bottoms[0]) if raw.bottoms else None
         if raw.kind in DIMENSIONS and 1 <= len(raw.blobs) <= 2:
             found.layers.append(_layer(raw))
             at = len(found.layers) - 1
         elif raw.kind in ("BatchNorm", "Scale") and at is not None:
+            if readers[raw.bottoms[0]] > 1:
+                raise ValueError(
+                    f"layer {raw.name}: normalises {raw.bottoms[0]}, which others read as it was; "
+                    "that has no counterpart here"
+                )
             found.layers[at] = _normalised(found.layers[at], raw)
         elif raw.blobs:
             found.notes.append(f"{raw.name}: type {raw.kind} has no counterpart here")
@@ -88,7 +98,9 @@ def _messages(data: memoryview):
 
 def _raw(found: tuple) -> _Raw:
     (name, kind, bottom, top, blob), data = found
-    got: dict[Any, list] = {n: [] for n in (name, kind, bottom, top, blob, BATCH_NORM)}
+    got: dict[Any, list] = {
+        n: [] for n in (name, kind, bottom, top, blob, BATCH_NORM, INNER_PRODUCT)
+    }
     for number, value in wire.fields(data):
         if number in got:
             got[number].append(value)
@@ -103,6 +115,7 @@ def _raw(found: tuple) -> _Raw:
         [wire.text(v) for v in got[top]],
         [_array(called, v) for v in got[blob]],
         struct.unpack("<f", eps[-1])[0] if eps else 1e-5,
+        any(n == TRANSPOSE and v for p in got[INNER_PRODUCT] for n, v in wire.fields(p)),
     )
 
 
@@ -113,7 +126,9 @@ def _layer(raw: _Raw) -> Layer:
         shape = "x".join(map(str, W.shape))
         raise ValueError(f"layer {raw.name}: {shape} weights cannot be those of a {raw.kind}")
     bias = raw.blobs[1].reshape(-1) if len(raw.blobs) > 1 else None
-    return Layer(raw.name, [W.reshape(W.shape[W.ndim - wanted :])], bias, raw.kind)
+    W = W.reshape(W.shape[W.ndim - wanted :])
+    W = np.ascontiguousarray(W.T) if raw.turned and wanted == 2 else W
+    return Layer(raw.name, [W], bias, raw.kind)
 
 
 def _normalised(layer: Layer, raw: _Raw) -> Layer:

@@ -72,7 +72,8 @@ def fold(layer: Layer, mean, variance, gamma, beta, eps: float) -> Layer:
     y = (x - mean) / sqrt(variance + eps) * gamma + beta, each (out,). ValueError where they do not
     fit.
     """
-    factor = gamma.astype(np.float64) / np.sqrt(variance.astype(np.float64) + eps)
+    with np.errstate(all="ignore"):  # what is not finite then is refused below
+        factor = gamma.astype(np.float64) / np.sqrt(variance.astype(np.float64) + eps)
     if factor.shape != layer.kernels[0].shape[:1] or factor.shape != beta.shape:
         raise ValueError(f"a batch normalisation behind {layer.name} is of another size")
     bias = 0 if layer.bias is None else layer.bias

@@ -26,6 +26,8 @@ from convnet.net import Net
 from convnet.views import warp_mean
 from convnet.work import needed
 
+INPUT = "images"  # the name of the model's input
+
 IR, OPSET = 7, 13
 LARGEST = (1 << 31) - 1  # bytes of a message of Protocol Buffers
 FLOAT, UINT8, INT64 = 1, 2, 7  # as TensorProto counts types
@@ -112,6 +114,8 @@ def model(
         wanted = {name: net.graph.parts(name) for name in layers}
     except ValueError as e:
         raise UsageError(str(e)) from None
+    if INPUT in wanted:
+        raise UsageError(f"--layer={INPUT}: is what the model's input is called")
     g, outputs = Builder(), {}
     ends = [part for parts in wanted.values() for part in parts]
     made = nodes(g, net, _images(g, net, image), ends)
@@ -119,7 +123,7 @@ def model(
         g.layer = name
         outputs[name] = _out(g, name, [made[part] for part in parts])
     about = {"classes": "\n".join(net.classes)}
-    return pieces(g, {"images": (UINT8, image)}, outputs, about), outputs
+    return pieces(g, {INPUT: (UINT8, image)}, outputs, about), outputs
 
 
 def nodes(g: Builder, net: Net, images: Value, ends: list[str]) -> dict[str, Value]:
@@ -149,11 +153,11 @@ def nodes(g: Builder, net: Net, images: Value, ends: list[str]) -> dict[str, Val
 
 def _images(g: Builder, net: Net, image: Shape) -> Value:
     """The images as float32 (N, C, H, W), less the mean."""
-    g.layer = "images"
+    g.layer = INPUT
     mean = net.mean_image
     if mean.shape != image:
         mean = warp_mean(mean, *image[:2])
-    pixels = g.op("Transpose", g.op("Cast", "images", to=FLOAT), perm=[0, 3, 1, 2])
+    pixels = g.op("Transpose", g.op("Cast", INPUT, to=FLOAT), perm=[0, 3, 1, 2])
     return Value(g.op("Sub", pixels, g.const(mean.transpose(2, 0, 1)[None])), image)
 
 

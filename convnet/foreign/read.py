@@ -13,6 +13,7 @@ from convnet.checkpoint import MAGIC, Checkpoint
 from convnet.files import advice
 from convnet.foreign import caffe, cuda_convnet, own, safetensors, torch_pickle
 from convnet.foreign.found import Found, WeightsError
+from convnet.providers import printable
 
 FORMATS = (
     "a run or checkpoint of convnet, Caffe's .caffemodel, PyTorch's .pth of a state dict, "
@@ -45,7 +46,9 @@ def read(name: str | Path) -> Found:
             raise ValueError("no layer in it can be used: " + "; ".join(found.notes[:2]))
         return found
     except ValueError as e:
-        raise WeightsError(f"{path}: {e}") from None
+        raise WeightsError(f"{path}: {printable(str(e))}") from None
+    except MemoryError as e:
+        raise WeightsError(f"{path}: does not fit into memory, {e}") from None
     except ZIP_ERRORS as e:
         raise WeightsError(f"{path}: is a damaged zip file: {e}") from None
 

@@ -28,10 +28,17 @@ def read(path: str, data: memoryview) -> Found:
     if "convnet.input" in free:
         try:
             mean, std = json.loads(free["convnet.input"])
-            found.input, found.known = Input(False, [*map(float, mean)], float(std)), True
+            mean, std = [*map(float, mean)], float(std)
+            if not (np.isfinite([*mean, std]).all() and std > 0):
+                raise ValueError
+            found.input, found.known = Input(False, mean, std), True
         except (TypeError, ValueError):
             raise ValueError("what it says of the images it takes makes no sense") from None
     ordered = {name: arrays[name] for name in state_dict.in_order([*arrays])}
+    if not found.known:
+        found.notes.append(
+            "keeps no order; if no name is ours, layers are in that of their names"
+        )
     return state_dict.layers_of(found, arrays if found.known else ordered)
 
 

@@ -43,7 +43,10 @@ def _add(found: Found, name: str, parts: dict[str, np.ndarray]) -> None:
         gamma, beta = parts.get("weight", ones), parts.get("bias", 0 * ones)
         mean, variance = parts["running_mean"], parts.get("running_var", ones)
         found.layers[-1] = fold(found.layers[-1], mean, variance, gamma, beta, EPS)
-        found.notes.append(f"{name}: normalises; now in {found.layers[-1].name}, with eps {EPS:g}")
+        found.notes.append(
+            f"{name}: normalises; taken to stand right behind {found.layers[-1].name}, and now in "
+            f"it, with eps {EPS:g}"
+        )
     elif kernels and all(k.ndim in (2, 4) for k in kernels):
         kind = "Linear" if kernels[0].ndim == 2 else "Conv2d"
         found.layers.append(Layer(name, kernels, parts.get("bias"), kind))

@@ -163,7 +163,7 @@ def _array(tensor: _Tensor, raw) -> np.ndarray:
     shape, steps = tuple(tensor.shape), tuple(tensor.steps)
     last = tensor.first + sum((n - 1) * step for n, step in zip(shape, steps))
     whole = len(shape) == len(steps) and min((tensor.first, *steps, *shape), default=0) >= 0
-    if not whole or (math.prod(shape) and last >= len(values)):
+    if not whole or math.prod(shape) > len(values) or (math.prod(shape) and last >= len(values)):
         raise ValueError("has a tensor that looks beyond its numbers; it is damaged")
     strides = [step * values.itemsize for step in steps]
     return np.lib.stride_tricks.as_strided(values[tensor.first :], shape, strides, writeable=False)
