@@ -35,8 +35,11 @@ def blob(array: np.ndarray, how: str = "now") -> Message:
     return made
 
 
-def caffemodel(layers: list[tuple], how: str = "now") -> bytes:
-    """(name, type, bottom, top, arrays) each, in the layout V0, V1 or now."""
+def caffemodel(layers: list[tuple], how: str = "now", turned: bool = False) -> bytes:
+    """(name, type, bottom, top, arrays) each, in the layout V0, V1 or now.
+
+    turned: InnerProducts say that their weights are (in, out).
+    """
     net = Message((1, "net"))
     for name, kind, bottom, top, arrays in layers:
         blobs = [blob(np.asarray(a), how) for a in arrays]
@@ -44,6 +47,8 @@ def caffemodel(layers: list[tuple], how: str = "now") -> bytes:
         if how == "now":
             layer = Message((1, name), (2, kind), (3, bottom), (4, top))
             layer.add(106, Message((1, 3)))  # convolution_param, which nobody reads
+            if kind == "InnerProduct" and turned:
+                layer.add(117, Message((6, 1)))
             for one in blobs:
                 layer.add(7, one)
         elif how == "V1":
@@ -112,8 +117,11 @@ def torch_legacy(pickled: bytes) -> bytes:
     return b"".join(pickle.dumps(x, 2) for x in head) + pickled + pickle.dumps([], 2)
 
 
-def state_dict(arrays: dict[str, np.ndarray]) -> bytes:
-    """A .pth of the newer kind with float32 tensors, written without PyTorch."""
+def state_dict(arrays: dict[str, np.ndarray], as_they_are: bool = False) -> bytes:
+    """A .pth of the newer kind with float32 tensors, written without PyTorch.
+
+    as_they_are: with their steps, and no more numbers than they have.
+    """
     modules = {name: types.ModuleType(name) for name in ("torch", "torch._utils")}
 
     def rebuild(*_):
@@ -145,6 +153,9 @@ def state_dict(arrays: dict[str, np.ndarray]) -> bytes:
 
     tensors = collections.OrderedDict()
     for i, (name, array) in enumerate(arrays.items()):
+        if as_they_are:
+            tensors[name], storages[str(i)] = Tensor(array, str(i)), array.ravel()[:4].tobytes()
+            continue
         array = np.ascontiguousarray(array, "<f4")
         tensors[name], storages[str(i)] = Tensor(array, str(i)), array.tobytes()
     file = io.BytesIO()

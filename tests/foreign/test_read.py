@@ -78,6 +78,20 @@ def test_batch_normalisation_goes_into_the_layer_before_it(tmp_path):
     np.testing.assert_allclose(now, (was - mean) / np.sqrt(var + 1e-5) * gamma + beta, rtol=1e-5)
 
 
+def test_caffe_weights_that_are_turned(tmp_path):
+    layers = [*LAYERS[:2], (*LAYERS[2][:4], [W2.T, B2])]
+    check(found(tmp_path, files.caffemodel(layers, turned=True)).layers)
+
+
+def test_batch_normalisation_of_what_others_read_too_is_refused(tmp_path):
+    numbers = [np.zeros(4), np.ones(4), np.ones(1)]
+    layers = [LAYERS[0], ("bn1", "BatchNorm", "conv1", "bn1", numbers), LAYERS[2]]
+    with pytest.raises(WeightsError, match="bn1: normalises conv1, which others read"):
+        found(tmp_path, files.caffemodel(layers))
+    layers[1] = ("bn1", "BatchNorm", "conv1", "conv1", numbers)  # in place: fc2 reads the result
+    assert len(found(tmp_path, files.caffemodel(layers)).layers) == 2
+
+
 def test_caffe_mean_image(tmp_path):
     image = RNG.uniform(0, 255, (3, 4, 5)).astype(np.float32)
     (tmp_path / "mean").write_bytes(b"".join(files.blob(image, "V1").pieces))
@@ -306,3 +320,24 @@ def test_the_reader_of_data_sets_still_refuses(tmp_path):
     (tmp_path / "x").write_bytes(files.checkpoint_of_2012([]))
     with pytest.raises(Exception, match=r"asks for (copy_reg|options)"):
         load(tmp_path / "x")
+
+
+def test_what_would_be_larger_than_its_numbers(tmp_path):
+    """A tensor of steps 0 says millions of numbers with one."""
+    array = np.lib.stride_tricks.as_strided(np.ones(1, np.float32), (100, 100), (0, 0))
+    with pytest.raises(WeightsError, match="beyond its numbers"):
+        found(tmp_path, files.state_dict({"a.weight": array}, as_they_are=True))
+
+
+@pytest.mark.parametrize("said", ["[[1, 1, 1], 0]", "[[NaN, 1, 1], 1]", "[[1, 1, 1], Infinity]"])
+def test_images_that_cannot_be(tmp_path, said):
+    data = b"".join(safetensors.pieces({"a.weight": W2}, {"convnet.input": said}))
+    with pytest.raises(WeightsError, match="what it says of the images it takes makes no sense"):
+        found(tmp_path, data)
+
+
+def test_names_that_would_break_the_line(tmp_path):
+    layers = [("conv\n1\x1b[31m", "Convolution", "data", "conv1", [W1[0]])]
+    with pytest.raises(WeightsError) as e:
+        found(tmp_path, files.caffemodel(layers))
+    assert "\n" not in str(e.value) and "\x1b" not in str(e.value)
