@@ -36,9 +36,7 @@ def read(path: str, data: memoryview) -> Found:
             raise ValueError("what it says of the images it takes makes no sense") from None
     ordered = {name: arrays[name] for name in state_dict.in_order([*arrays])}
     if not found.known:
-        found.notes.append(
-            "keeps no order; if no name is ours, layers are in that of their names"
-        )
+        found.notes.append("keeps no order; if no name is ours, layers are in that of their names")
     return state_dict.layers_of(found, arrays if found.known else ordered)
 
 

@@ -2,9 +2,13 @@
 
 import pytest
 
-from convnet.foreign.onnx import Builder, Value
+from convnet.cli import UsageError
+from convnet.foreign.onnx import Builder, Value, model
 from convnet.layer import CostLayer
+from convnet.net import Net
+from convnet.source import Source
 from tests import contract
+from tests.tooling import TINY
 
 TYPES = [name for name in contract.types() if not issubclass(contract.layer_class(name), CostLayer)]
 CASES = [(name, line) for name in TYPES for line in contract.lines(name) if "windows" not in line]
@@ -29,3 +33,11 @@ def test_nodes_read_what_there_is(name, line):
 
 def test_there_are_cases():
     assert len(CASES) > 60
+
+
+def test_no_output_is_called_as_the_input():
+    text = TINY.replace("[data]", "[images]").replace("inputs=data", "inputs=images")
+    net = Net(Source("x.cfg", text).graph({0: (16, 16, 3)}, 2))
+    with pytest.raises(UsageError, match="--layer=images: is what the model's input is called"):
+        model(net, ["images"])
+    assert model(net, ["fc1"])[1] == {"fc1": (20,)}
