@@ -6,6 +6,8 @@ begins or goes on, and replaced as a whole at each test, so it is never ahead of
 
 import csv
 import io
+import json
+import math
 from collections.abc import Iterable
 
 ABOUT = {"step", "epoch", "batch", "progress", "size", "images", "seconds", "images_per_s"}
@@ -14,6 +16,20 @@ ABOUT = {"step", "epoch", "batch", "progress", "size", "images", "seconds", "ima
 def costs_of(row: dict) -> dict[str, float]:
     """The values of the costs of a batch, given its row of metrics.jsonl."""
     return {name: value for name, value in row.items() if name not in ABOUT}
+
+
+def row_of(line: bytes) -> dict:
+    """A line of metrics.jsonl. ValueError where it tells of no batch and no test of a run."""
+    row = json.loads(line)
+    values = row.get("test", costs_of(row)) if isinstance(row, dict) else None
+    if not isinstance(values, dict) or not values:
+        raise ValueError("tells of no costs")
+    numbers = [*values.values(), row.get("seconds", 0), row.get("images", 1)]
+    if not all(type(n) in (int, float) and math.isfinite(n) for n in numbers):
+        raise ValueError("has what is no number")
+    if not all(type(row.get(k)) is int and row[k] >= 1 for k in ("step", "epoch", "batch")):
+        raise ValueError("does not say where it is")
+    return row
 
 
 class Table:
@@ -35,7 +51,7 @@ class Table:
         for name, value in costs_of(row).items():
             self.sums[name] = self.sums.get(name, 0.0) + images * value
         self.images += images
-        self.seconds += row["seconds"]
+        self.seconds += row.get("seconds", 0)
         self.told = self.told and "images" in row
 
     def _begin(self) -> None:

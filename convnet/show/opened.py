@@ -1,6 +1,5 @@
 """What a command line of tools/show.py names: a run, its data, a layer, the file to write."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from convnet.cli import UsageError, check_target
 from convnet.net import Net
 from convnet.providers import BadImage, DataError, Provider
 from convnet.providers._decode import decode, pixels
+from convnet.results import row_of
 
 
 def target(args, folder: Path, name: str, kinds: Sequence[str]) -> Path:
@@ -51,14 +51,11 @@ def metrics(folder: Path) -> list[dict]:
     path, rows = folder / "metrics.jsonl", []
     for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
         try:
-            row = json.loads(line)
-            if not isinstance(row, dict) or not {"step", "epoch", "batch"} <= row.keys():
-                raise ValueError
+            rows.append(row_of(line))
         except ValueError:
             if line.endswith(b"\n"):
                 raise CheckpointError(f"{path}:{number}: is no row of a run") from None
             break
-        rows.append(row)
     if not any("test" not in row for row in rows):
         raise CheckpointError(f"{path}: tells of no batch yet")
     return rows

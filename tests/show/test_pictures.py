@@ -134,6 +134,11 @@ def test_without_matplotlib(run, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("text, why", [
     ("", "tells of no batch yet"), ("{}\n", ":1: is no row of a run"), ("[]\n", ":1: is no row"),
+    *((f'{{"step": 1, "epoch": 1, "batch": 1, {row}}}\n', ":1: is no row") for row in (
+        '"logprob": NaN', '"logprob": 1e400', '"logprob": null', '"logprob": "x"', '"test": 5',
+        '"size": 24', '"seconds": "x", "logprob": 1')),
+    ('{"step": 1, "epoch": 1, "batch": 0, "logprob": 1}\n', ":1: is no row"),
+    ('{"step": 1, "epoch": "a", "batch": 1, "logprob": 1}\n', ":1: is no row"),
     ("a b\n", ":1: is no row"), ('{"step": 1, "epo', "tells of no batch yet"),
 ])  # fmt: skip
 def test_metrics_that_are_none(tmp_path, text, why):
