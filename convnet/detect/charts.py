@@ -19,7 +19,7 @@ LEGEND = 24  # classes that a legend can name
 def curves(folder: Path, result: Result, photos: DetectionSet, found: list[Found]) -> list[Path]:
     """Precision over recall, and kinds of errors, by class; the paths of the pictures."""
     try:
-        style.library()
+        style.matplotlib_or_error()
     except UsageError as e:
         print(f"note: no curves; {e}", file=sys.stderr)
         return []

@@ -53,7 +53,7 @@ def short(name: str, most: int) -> str:
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
-def library():
+def matplotlib_or_error():
     """matplotlib. UsageError where it is missing."""
     try:
         import matplotlib
@@ -65,7 +65,7 @@ def library():
 @contextmanager
 def _drawn(paint: Paint, size: tuple[float, float]):
     """The painted figure of this size in inches, under our settings. UsageError."""
-    matplotlib = library()
+    matplotlib = matplotlib_or_error()
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, **RC}), warnings.catch_warnings():
