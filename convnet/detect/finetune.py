@@ -26,7 +26,6 @@ from convnet.train import Diverged
 
 HELD = 256 << 20  # bytes of pooled windows that wait
 PHOTOS = 2  # of a batch that trains the whole net
-KINDS = ("fc", "all")
 
 
 class Step(NamedTuple):

@@ -29,7 +29,6 @@ from convnet.net import Net
 from convnet.providers import fingerprint
 from convnet.source import Source
 
-METHODS = ("spp", "rcnn")
 FLOOR = {True: -1.5, False: 0.05}  # least score that is kept: of SVMs, of a softmax
 MOST = 100  # detections of a class on a photo that are kept
 
