@@ -7,7 +7,7 @@ import numpy as np
 from convnet.cli import UsageError
 from convnet.net import Net
 from convnet.results import costs_of
-from convnet.tiles import columns_for, first_filters, mosaic
+from convnet.tiles import balanced, columns_for, first_layer, kernels, mosaic
 
 SIDE = 24  # pixels of a filter in the picture, at least
 
@@ -41,8 +41,9 @@ class Board:
         if "test" in row:
             self._scalars("test", row["test"], step)
             self._scalars("rate", row["rates"], step)
-            if (filters := first_filters(self.net)) is not None:
-                self.writer.add_image("filters", _picture(filters), step, dataformats="HWC")
+            if name := first_layer(self.net):
+                filters = _picture(kernels(self.net, name))
+                self.writer.add_image("filters", filters, step, dataformats="HWC")
             self.writer.flush()
             return
         self._scalars("train", costs_of(row), step)
@@ -58,7 +59,8 @@ class Board:
 
 
 def _picture(filters: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, 3)."""
+    """uint8 (H, W, 3); of filters over neither grey nor colours the first channel."""
+    filters = balanced(filters if filters.shape[3] in (1, 3) else filters[..., :1])
     zoom = -(-SIDE // filters.shape[1])
     made = np.nan_to_num(mosaic(filters, columns_for(len(filters)), zoom, (2, 2)), nan=1)
     return np.rint(255 * np.broadcast_to(made, (*made.shape[:2], 3))).astype(np.uint8)

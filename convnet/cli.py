@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +43,13 @@ def check_target(path: str, option: str, *reads: str | Path) -> None:
         raise UsageError(f"{option}={path}: cannot be written, {e.strerror.lower()}") from None
     if new:
         target.unlink()
+
+
+def command(tool: str, *words: object, python: str = "") -> str:
+    """A command for the user to copy, quoted for a shell. python: default: the one that runs."""
+    here, own = Path.cwd(), Path(sys.executable)
+    python = python or (str(own.relative_to(here)) if own.is_relative_to(here) else "python")
+    return shlex.join([python, f"tools/{tool}.py", *map(str, words)])
 
 
 class Parser(argparse.ArgumentParser):

@@ -16,8 +16,9 @@ def test(args) -> int:
     if len(args.checkpoints) > 1:
         _check_same(args, plan)
     for name in args.checkpoints:
-        path, net, provider = given.trained(args, name)
-        with provider:
+        run = given.opened(name, args.device)
+        path, net = run.path, run.net
+        with given.data_of(args, run) as provider:
             look = _look(args, path, net, plan)
             submission = ilsvrc.Submission(args.submission, provider) if args.submission else None
             total = provider.train.size + provider.test.size
@@ -46,7 +47,8 @@ def _check_same(args, plan: multiview.Plan | None) -> None:
     """Before the first is tested: UsageError where nets cannot be averaged, or tested at all."""
     first = None
     for name in args.checkpoints:
-        path, net, provider = given.trained(args, name)
+        run = given.opened(name, args.device)
+        path, net, provider = run.path, run.net, given.data_of(args, run)
         provider.close()
         _look(args, path, net, plan)
         first = first or (path, net.classes, provider.test.keys)

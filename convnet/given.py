@@ -2,8 +2,9 @@
 
 import copy
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from convnet import runfolder
 from convnet.cfg import load_text
@@ -12,7 +13,7 @@ from convnet.cli import UsageError
 from convnet.graph import Graph
 from convnet.net import Net
 from convnet.providers import DataOptions, Provider, name_for, printable, provider_class
-from convnet.source import Source
+from convnet.source import Source, beside
 
 # what the meta of a run's checkpoint has
 META = {
@@ -37,6 +38,33 @@ def net_of(saved: Checkpoint, path: Path, device: str) -> Net:
         raise CheckpointError(f"{path}: {e}") from None
 
 
+class Trained(NamedTuple):
+    """A checkpoint of a run, where it is, and its net."""
+
+    saved: Checkpoint
+    path: Path
+    net: Net
+
+    @property
+    def meta(self) -> dict:
+        """What the checkpoint tells of its run."""
+        return self.saved.meta
+
+
+def found(name: str) -> tuple[Checkpoint, Path]:
+    """The checkpoint of a run that a user means, and where it is. Raises CheckpointError."""
+    saved, path, notes = runfolder.find(name)
+    say_notes(notes)
+    meta_of(saved, path)
+    return saved, path
+
+
+def opened(name: str, device: str) -> Trained:
+    """The same with its net. Raises CheckpointError."""
+    saved, path = found(name)
+    return Trained(saved, path, net_of(saved, path, device))
+
+
 def as_before(args, meta: dict):
     """Options that were not given keep what the checkpoint's run had. UsageError without data."""
     data = meta["data"]
@@ -48,6 +76,28 @@ def as_before(args, meta: dict):
         if getattr(args, name, value) is None:
             setattr(args, name, value)
     return args
+
+
+def words_of(meta: dict) -> list[str]:
+    """The options of tools/train.py that begin such a run: what as_before reads back."""
+    sources = [Source.from_dict(d) for d in (meta["source"], *meta.get("others", []))]
+    data, usual, said = meta["data"], asdict(DataOptions()), {}
+    said["layer-def"] = ",".join(source.name for source in sources)
+    if any(source.params_name not in ("", str(beside(source.name))) for source in sources):
+        said["layer-params"] = ",".join(source.params_name for source in sources)
+    if data["provider"] != "digits":
+        said["data-path"] = data["path"]
+    if data["provider"] != name_for(data["path"]):
+        said["data-provider"] = data["provider"]
+    for name in ("crop", "mirror", "color_noise", "test_fraction", "on_bad_image"):
+        if (value := data["options"][name]) != usual[name]:
+            said[name] = ("no", "yes")[value] if isinstance(value, bool) else value
+    said |= {name: meta[name] for name in ("epochs", "minibatch", "seed")}
+    usual = {"sizes": "", "switch": "epoch", "test_freq": 0, "keep": 2, "init_from": ""}
+    said |= {name: meta[name] for name, value in usual.items() if meta.get(name, value) != value}
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in said.items()]
+    words += [f"--set={override}" for override in sources[0].overrides]
+    return words + ["--tensorboard"] * meta.get("tensorboard", False)
 
 
 def say_notes(notes: list[str]) -> None:
@@ -149,25 +199,22 @@ def new_folder(wanted: str | None, def_name: str) -> Path:
     return folder
 
 
-def trained(args, name: str) -> tuple[Path, Net, Provider]:
-    """The net of a checkpoint and the data that it is to be tested with."""
-    saved, path, notes = runfolder.find(name)
-    say_notes(notes)
-    args = as_before(copy.copy(args), meta_of(saved, path))
-    own = args.data_path in (None, saved.meta["data"]["path"])
-    net = net_of(saved, path, args.device)
-    provider = provider_of(args, Source.from_dict(saved.meta["source"]), saved.meta["seed"])
-    if provider.classes != net.classes:
+def data_of(args, run: Trained) -> Provider:
+    """The data that a net is to be tested with. Raises DataError, UsageError."""
+    args = as_before(copy.copy(args), run.meta)
+    own = args.data_path in (None, run.meta["data"]["path"])
+    provider = provider_of(args, Source.from_dict(run.meta["source"]), run.meta["seed"])
+    if provider.classes != run.net.classes:
         raise UsageError(
-            f"{path} was trained on the classes {some(net.classes)}; "
+            f"{run.path} was trained on the classes {some(run.net.classes)}; "
             f"the data has {some(provider.classes)}"
         )
-    if own and provider.fingerprint != saved.meta["data"]["fingerprint"]:
+    if own and provider.fingerprint != run.meta["data"]["fingerprint"]:
         note = "the images have changed since the run; it may have been trained on some of these"
         say_notes([f"{provider.path}: {note}"])
     if args.split:
         provider.test_with(args.split)
-    return path, net, provider
+    return provider
 
 
 def some(words: list[str]) -> str:

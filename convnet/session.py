@@ -1,6 +1,5 @@
 """What the tools do once their arguments are read: set up a net with its data and run it."""
 
-import sys
 import time
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import numpy as np
 from convnet import board, files, given, runfolder, summary
 from convnet import features as feats
 from convnet.ahead import compile_kernels
-from convnet.cli import UsageError, check_target
+from convnet.cli import UsageError, check_target, command
 from convnet.foreign.begin import first_weights
 from convnet.net import Net
 from convnet.providers import DataError, DataOptions, name_for
@@ -32,9 +31,8 @@ def train(args) -> int:
             raise UsageError(f"--save-path={args.save_path}: --resume goes on in the run's folder")
         if args.init_from:
             raise UsageError(f"--init-from={args.init_from}: --resume has the weights of the run")
-        saved, path, notes = runfolder.find(args.resume)
-        given.say_notes(notes)
-        if not given.meta_of(saved, path)["data"]["provider"]:
+        saved, path = given.found(args.resume)
+        if not saved.meta["data"]["provider"]:
             raise UsageError(f"{path}: was imported without data; --init-from={path} trains it")
         args = given.as_before(args, saved.meta)
     elif not args.layer_def:
@@ -59,10 +57,11 @@ def train(args) -> int:
         args.sizes or "",
         args.switch or "epoch",
         bool(args.tensorboard),
+        args.init_from or "",
     )
     print(summary.table(graph, plan.minibatch))
     net = Net(graph, args.device, args.seed or 0)
-    if args.init_from:
+    if args.init_from and not saved:
         first_weights(net, args.init_from)
     turns = Turns(net, [given.other_graph(o, provider) for o in others], plan.sizes, plan.switch)
     if args.switch and len(turns.sizes) < 2 and not saved:
@@ -111,24 +110,18 @@ def _train(run: Run) -> int:
         report.close()
         run.provider.close()
     if run.asked_to_stop:
-        print(f"stopped; go on with: {python_here()} tools/train.py --resume={run.folder}")
+        print(f"stopped; go on with: {command('train', f'--resume={run.folder}')}")
         return 128 + run.asked_to_stop
     print(f"trained in {_duration(time.perf_counter() - began)}.{_in_words(run, report)}")
     print(
         f"Checkpoints, metrics.jsonl and results.csv are in {run.folder}/. Next:\n"
-        f"  {python_here()} tools/test.py {run.folder} --multiview\n"
-        f"  {python_here()} tools/show.py report {run.folder}"
+        f"  {command('test', run.folder, '--multiview')}\n"
+        f"  {command('show', 'report', run.folder)}"
     )
     if run.provider.name == "digits":
-        again = f"{python_here()} tools/train.py --layer-def={run.source.name}"
+        again = command("train", f"--layer-def={run.source.name}")
         print(f"  {again} --data-path=<your images>/")
     return 0
-
-
-def python_here() -> str:
-    """How a user calls this Python again: .venv/bin/python, or just python."""
-    here, own = Path.cwd(), Path(sys.executable)
-    return str(own.relative_to(here)) if own.is_relative_to(here) else "python"
 
 
 def _duration(seconds: float) -> str:
@@ -151,10 +144,9 @@ def features(args) -> int:
     if not args.out or not args.layer:
         raise UsageError("--layer=NAME and --out=FILE.h5 are needed")
     check_target(args.out, "--out")
-    saved, path, notes = runfolder.find(args.checkpoint)
-    given.say_notes(notes)
-    args = given.as_before(args, given.meta_of(saved, path))
-    net, source = given.net_of(saved, path, args.device), Source.from_dict(saved.meta["source"])
+    run = given.opened(args.checkpoint, args.device)
+    args, net, path = given.as_before(args, run.meta), run.net, run.path
+    source = Source.from_dict(run.meta["source"])
     if args.mean is not None:
         net.mean = np.full_like(net.mean, args.mean)
     look = net.look(args.view, args.scale)
@@ -166,7 +158,7 @@ def features(args) -> int:
         options = DataOptions(workers=args.workers, on_bad_image=args.on_bad_image or "skip")
         provider = Pictures(args.data_path, *image, options)
     else:
-        provider = given.provider_of(args, source, saved.meta["seed"], image)
+        provider = given.provider_of(args, source, run.meta["seed"], image)
     images, out = feats.which(provider, args.split), Path(args.out)
     files.sweep(out.parent)
     print(f"{path}: {args.layer} of {given.count(len(images), 'image')}, view {args.view}")

@@ -12,6 +12,11 @@ from convnet.registry import keys_of, rates_of
 KEYS = ("imgsize", "channels")
 
 
+def beside(path: str | Path) -> Path:
+    """Where the params file of a layer definition is looked for."""
+    return Path(path).with_name(f"{Path(path).stem}-params.cfg")
+
+
 @dataclass(frozen=True)
 class Source:
     """Name and text of the layer definition and of the params file, and the overrides."""
@@ -31,9 +36,8 @@ class Source:
         Raises CfgError.
         """
         text = cfg.load_text(path)
-        beside = Path(path).with_name(f"{Path(path).stem}-params.cfg")
-        if params is None and beside.is_file():
-            params = beside
+        if params is None and beside(path).is_file():
+            params = beside(path)
         params_text = cfg.load_text(params) if params else ""
         return cls(str(path), text, str(params or ""), params_text, tuple(overrides))
 

@@ -3,15 +3,21 @@
 import numpy as np
 
 
-def first_filters(net) -> np.ndarray | None:
-    """The filters that see the image, (n, h, w, 1 or 3), 0 to 1; None where the net has none."""
+def first_layer(net) -> str | None:
+    """The first layer with weights over the image; None where the net has none."""
     source = net.graph.feeds[0]
-    for l in net.layers:
-        kernel = net.weights[l.name].get("W0")
-        if l.reads and l.reads[0] == source and kernel is not None and kernel.ndim == 4:
-            filters = np.moveaxis(net.device.numpy(kernel), 3, 0)
-            return balanced(filters if filters.shape[3] in (1, 3) else filters[..., :1])
-    return None
+    sees = (l.name for l in net.layers if l.reads and l.reads[0] == source)
+    return next((name for name in sees if "W0" in net.weights[name]), None)
+
+
+def kernels(net, name: str, number: int = 0) -> np.ndarray:
+    """The weights of a layer over an input as (filters, h, w, channels).
+
+    Those of a fully connected layer have the size of the maps that it reads.
+    """
+    found = net.device.numpy(net.weights[name][f"W{number}"])
+    shape = net.graph.shapes[net.by_name[name].reads[number]]
+    return np.moveaxis(found.reshape(*shape, -1) if found.ndim == 2 else found, 3, 0)
 
 
 def balanced(filters: np.ndarray) -> np.ndarray:

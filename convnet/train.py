@@ -46,6 +46,7 @@ class Plan:
     sizes: str = ""
     switch: str = "epoch"
     tensorboard: bool = False  # whether event files are written
+    init_from: str = ""  # the file that the weights began with
 
 
 class Run:

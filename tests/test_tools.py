@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convnet import checkpoint, runfolder, session
+from convnet import checkpoint, cli, runfolder
 from convnet.net import Net
 from convnet.providers import DataOptions
 from convnet.providers.images import Images
@@ -346,7 +346,7 @@ def test_what_train_prints(cfg, tmp_path):
     assert any(re.fullmatch(batch, line) for line in lines)
     assert any(re.match(rf"test output after 1\.3: logprob:  {number}, ", line) for line in lines)
     assert f"saved {folder}/1.3.h5" in lines
-    assert f"  {session.python_here()} tools/test.py {folder} --multiview" in lines
+    assert f"  {cli.command('test', folder, '--multiview')}" in lines
     rows = metrics(folder)
     assert [row["step"] for row in rows] == [1, 2, 3, 3]
     assert set(rows[0]) == {

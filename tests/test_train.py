@@ -15,7 +15,7 @@ import numba
 import numpy as np
 import pytest
 
-from convnet import files, gradcheck, runfolder, session
+from convnet import cli, files, gradcheck, runfolder
 from convnet.checkpoint import load
 from convnet.engine import Ours
 from convnet.loader import DataError
@@ -181,7 +181,7 @@ def test_a_signal_saves(whole, cfg, tmp_path, monkeypatch, capfd, step, number, 
         result = call("train", f"--layer-def={cfg}", *OPTIONS, f"--save-path={tmp_path}")
     assert result.code == 128 + number
     assert result.out.splitlines()[-1] == (
-        f"stopped; go on with: {session.python_here()} tools/train.py --resume={tmp_path}"
+        f"stopped; go on with: {cli.command('train', f'--resume={tmp_path}')}"
     )
     assert capfd.readouterr().err.strip().splitlines()[-1].startswith("stopping after this batch")
     assert runfolder.newest(tmp_path).name == saved

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from convnet import cli
 from convnet.cli import UsageError
 from convnet.detect import crops as crops_by_class
 from convnet.detect import learning, results, steps, testing
@@ -25,7 +26,6 @@ from convnet.detect.proposals import METHODS, finder
 from convnet.detect.sets import DetectionSet, Photo, of_photos
 from convnet.loader import DataError
 from convnet.providers import printable
-from convnet.session import python_here
 
 WORK = "runs/detect"
 RULES = {"voc": "voc07", "coco": "coco", "ilsvrc": "ilsvrc"}
@@ -76,7 +76,7 @@ def job(command: str, args: dict[str, Any]) -> int:
             done[name]()
     if command == "train":
         model = one.work / steps.COMPLETE
-        print(f"now: {python_here()} tools/detect.py run <photos> --model={model}")
+        print(f"now: {cli.command('detect', 'run', f'--model={model}')} <photos>")
     return 0
 
 
@@ -315,7 +315,13 @@ def crops(out: str, seed: int = 0, split: str = "trainval", **where: Any) -> int
     for name, n in counts.items():
         print(f"{name}: {n:,}")
     print(
-        f"now: {python_here()} tools/train.py --layer-def=layer_configs/spp_zf5_half.cfg "
-        f"--data-path={out} --epochs=12 --save-path=runs/base"
+        "now: "
+        + cli.command(
+            "train",
+            "--layer-def=layer_configs/spp_zf5_half.cfg",
+            f"--data-path={out}",
+            "--epochs=12",
+            "--save-path=runs/base",
+        )
     )
     return 0

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from convnet import given, runfolder
+from convnet import given
 from convnet.cli import UsageError
+from convnet.net import Net
 from convnet.show import opened, style
 from convnet.tiles import columns_for, mosaic
 
@@ -15,23 +16,24 @@ INCHES = 8.5
 
 def activations(args) -> Path:
     """tools/show.py activations"""
+    run = given.opened(args.run, args.device)
+    net = run.net
     if args.image.isdecimal() and not Path(args.image).exists():
-        path, net, provider = opened.with_data(args)
-        with provider:
+        with opened.data(args, run) as provider:
             image, name = _numbered(provider, int(args.image), args.image)
     else:
-        saved, path, notes = runfolder.find(args.run)
-        given.say_notes(notes)
-        given.meta_of(saved, path)
-        net, name = given.net_of(saved, path, args.device), Path(args.image).name
-        image = opened.image(net, args.image)
+        image, name = opened.image(net, args.image), Path(args.image).name
     layer = args.layer or opened.last_map(net)
-    own = opened.map_layer(net, layer)
-    out = opened.target(args, path.parent, f"activations-{layer}.png", style.KINDS)
+    out = opened.target(args, run.path.parent, f"activations-{layer}.png", style.KINDS)
     view = net.look("centre")(image)[0]
-    maps = net.show([view], [[own]])[0][0]
-    style.write(out, *picture(view, maps, layer, name, args.channels or CHANNELS))
+    style.write(out, *made_of(net, view, layer, name, args.channels or CHANNELS))
     return out
+
+
+def made_of(net: Net, view: np.ndarray, layer: str, name: str, most: int = CHANNELS):
+    """The picture of what a layer makes of a view uint8 (H, W, C). UsageError."""
+    maps = net.show([view], [[opened.map_layer(net, layer)]])[0][0]
+    return picture(view, maps, layer, name, most)
 
 
 def _numbered(provider, number: int, word: str) -> tuple[np.ndarray, str]:

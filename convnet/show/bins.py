@@ -5,19 +5,33 @@ cell, and the cell sees one window of the image (convnet/geometry.py). Figure 3 
 shows such windows for filters of conv5.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from convnet import given
 from convnet.cli import UsageError
 from convnet.geometry import field
 from convnet.graph import Graph
+from convnet.net import Net
+from convnet.providers import Provider
 from convnet.show import opened, style
 from convnet.show.windows import Row, cut, picture
 
 WINDOWS = 8  # of a row
 ROWS = 20  # as many bins as are shown where no level is named
+
+
+class Wanted(NamedTuple):
+    """What of a net is to be shown."""
+
+    layer: str
+    level: int | None = None  # None: all, as far as there is room
+    filters: Sequence[int] = ()  # none: for each bin one of its own
+    images: int | None = None  # the first of the test images; None: all
+    windows: int = WINDOWS
 
 
 class Bin(NamedTuple):
@@ -40,33 +54,42 @@ class Best(NamedTuple):
 
 def bins(args) -> Path:
     """tools/show.py bins"""
-    path, net, provider = opened.with_data(args)
-    with provider:
-        name = args.layer or opened.last_map(net)
-        own = opened.map_layer(net, name)
-        out = opened.target(args, path.parent, f"bins-{name}.png", style.KINDS)
-        try:
-            seen_by = field(net.graph, own)
-        except ValueError as e:
-            raise UsageError(f"--layer={name}: {e}") from None
-        filters = wanted_filters(args.filters, net.graph.shapes[own][2])
-        parts = wanted_bins(net.graph, own, args.level or (1 if filters else None))
-        images = range(min(args.images or provider.test.size, provider.test.size))
-        best = strongest(opened.seen(net, provider, images, [[own]]), parts, args.windows)
-        chosen = [(b, f) for b in range(len(parts)) for f in filters] or choose(best, parts)
-        rows = [Row(parts[b], f, best.values[b, f], []) for b, f in chosen]
-        views = _views(net, provider, {int(i) for b, f in chosen for i in best.images[b, f]})
-    width = net.graph.shapes[own][1]
-    for row, (b, f) in zip(rows, chosen):
-        for image, place in zip(best.images[b, f], best.places[b, f]):
-            if len(row.windows) == (row.values > 0).sum():
-                break
-            row.windows.append(cut(views[int(image)], seen_by, divmod(int(place), width)))
-    side = net.graph.size
-    title = (f"{name}: windows of {seen_by.size}x{seen_by.size} pixels of {side}x{side} that "
-             "filters answer most")  # fmt: skip
-    style.write(out, *picture(rows, title))
+    run = given.opened(args.run, args.device)
+    name = args.layer or opened.last_map(run.net)
+    own = opened.map_layer(run.net, name)
+    filters = wanted_filters(args.filters, run.net.graph.shapes[own][2])
+    with opened.data(args, run) as provider:
+        out = opened.target(args, run.path.parent, f"bins-{name}.png", style.KINDS)
+        wanted = Wanted(name, args.level, filters, args.images, args.windows)
+        drawn = made_of(run.net, provider, wanted)
+    style.write(out, *drawn)
     return out
+
+
+def made_of(net: Net, provider: Provider, wanted: Wanted):
+    """The picture; levels for which there is no room are told of. Raises UsageError."""
+    own, graph = opened.map_layer(net, wanted.layer), net.graph
+    try:
+        seen_by = field(graph, own)
+    except ValueError as e:
+        raise UsageError(f"--layer={wanted.layer}: {e}") from None
+    parts, left = wanted_bins(graph, own, wanted.level or (1 if wanted.filters else None))
+    if left:
+        levels = ", ".join(map(str, left))
+        given.say_notes([f"no room for the bins of level {levels}; --level=N shows one alone"])
+    images = range(min(wanted.images or provider.test.size, provider.test.size))
+    best = strongest(opened.seen(net, provider, images, [[own]]), parts, wanted.windows)
+    chosen = [(b, f) for b in range(len(parts)) for f in wanted.filters] or choose(best, parts)
+    views = _views(net, provider, {int(i) for b, f in chosen for i in best.images[b, f]})
+    width, rows = graph.shapes[own][1], []
+    for b, f in chosen:
+        fires = int((best.values[b, f] > 0).sum())
+        places = zip(best.images[b, f][:fires], best.places[b, f])
+        windows = [cut(views[int(i)], seen_by, divmod(int(at), width)) for i, at in places]
+        rows.append(Row(parts[b], f, best.values[b, f], windows))
+    title = (f"{wanted.layer}: windows of {seen_by.size}x{seen_by.size} pixels of "
+             f"{graph.size}x{graph.size} that filters answer most")  # fmt: skip
+    return picture(rows, title)
 
 
 def wanted_filters(text: str | None, count: int) -> list[int]:
@@ -79,8 +102,8 @@ def wanted_filters(text: str | None, count: int) -> list[int]:
     return found
 
 
-def wanted_bins(graph: Graph, own: str, level: int | None) -> list[Bin]:
-    """The bins of a level over a map, or of all levels, coarse ones first, as far as they fit.
+def wanted_bins(graph: Graph, own: str, level: int | None) -> tuple[list[Bin], list[int]]:
+    """The bins of a level over a map, or of all levels, coarse ones first; those without room.
 
     UsageError where the net has no such level; level 1, the whole map, is always there.
     """
@@ -91,13 +114,15 @@ def wanted_bins(graph: Graph, own: str, level: int | None) -> list[Bin]:
         having = ", ".join(map(str, sorted(levels))) or "none over this layer"
         raise UsageError(f"--level={level}: the pyramid has {having}")
     found: list[Bin] = []
+    left: list[int] = []
     for n in [level] if level else sorted(levels) or [1]:
         if found and len(found) + n * n > ROWS:
-            break
+            left.append(n)
+            continue
         window = levels[n].window(0) if n in levels else None
         for i, j in np.ndindex(n, n):
             found.append(Bin(n, i, j, (_cells(i, n, h, window), _cells(j, n, w, window))))
-    return found
+    return found, left
 
 
 def _cells(i: int, n: int, side: int, window: tuple[int, int, int] | None) -> slice:

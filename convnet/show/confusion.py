@@ -5,15 +5,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convnet import scores
+from convnet import given, scores
 from convnet.cli import UsageError
-from convnet.net import Net
 from convnet.providers import Provider
 from convnet.show import opened, style
 
 MATRIX = 50  # classes that a matrix can show
 NUMBERS = 20  # classes up to which each cell has its number
 PAIRS = 25  # that are listed
+BATCH = 32  # images at a time
 
 
 class Confusion(NamedTuple):
@@ -33,33 +33,32 @@ class Confusion(NamedTuple):
         return 1 - np.trace(self.counts) / self.counts.sum()
 
     def pairs(self, most: int = PAIRS) -> list[tuple[int, int]]:
-        """(class, what it is taken for), those with the largest shares first."""
-        shares = self.shares * (1 - np.eye(len(self.classes)))
-        order = np.argsort(-shares, axis=None, kind="stable")[:most]
-        found = zip(*np.unravel_index(order, shares.shape))
-        return [(int(i), int(j)) for i, j in found if shares[i, j]]
+        """(class, what it is taken for), the most frequent first, then the larger share."""
+        counts = self.counts * (1 - np.eye(len(self.classes), dtype=int))
+        order = np.lexsort((-self.shares.ravel(), -counts.ravel()))[:most]
+        found = zip(*np.unravel_index(order, counts.shape))
+        return [(int(i), int(j)) for i, j in found if counts[i, j]]
 
 
 def confusion(args) -> Path:
     """tools/show.py confusion"""
-    path, net, provider = opened.with_data(args)
-    with provider:
-        out = opened.target(args, path.parent, "confusion.png", style.KINDS)
-        found = measure(net, provider)
+    run = given.opened(args.run, args.device)
+    with opened.data(args, run) as provider:
+        out = opened.target(args, run.path.parent, "confusion.png", style.KINDS)
+        found = of(scores.predict(run.net, provider, None, BATCH), provider, run.net.classes)
     style.write(out, *picture(found))
     return out
 
 
-def measure(net: Net, provider: Provider) -> Confusion:
-    """Over all test images, each seen at its centre. UsageError where no labels are known."""
-    indices, probs = scores.predict(net, provider, None, 32)
-    labels = provider.test.labels[indices]
+def of(predicted: scores.Predictions, provider: Provider, classes: list[str]) -> Confusion:
+    """Over the test images that could be read. UsageError where no labels are known."""
+    labels = provider.test.labels[predicted.indices]
     if (labels < 0).all():
         raise UsageError("the test images have no labels; nobody knows what they are confused with")
-    known, n = labels >= 0, len(net.classes)
+    known, n = labels >= 0, len(classes)
     counts = np.zeros((n, n), int)
-    np.add.at(counts, (labels[known], probs[known].argmax(1)), 1)
-    return Confusion(counts, net.classes)
+    np.add.at(counts, (labels[known], predicted.probs[known].argmax(1)), 1)
+    return Confusion(counts, classes)
 
 
 def picture(found: Confusion):
@@ -73,8 +72,11 @@ def _matrix(found: Confusion):
     names = [style.short(name, 18) for name in found.classes]
 
     def paint(figure) -> None:
+        from matplotlib.colors import PowerNorm
+
         axes, shares = figure.subplots(), 100 * found.shares
-        drawn = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+        norm = PowerNorm(0.5, 0, 100)  # 2 % is to be seen as well
+        drawn = axes.imshow(shares, cmap="Blues", norm=norm)
         size = 9 if n <= NUMBERS else 6.5
         axes.set_xticks(range(n), names, rotation=90 if n > 5 else 0, fontsize=size)
         axes.set_yticks(range(n), names, fontsize=size)
@@ -83,10 +85,11 @@ def _matrix(found: Confusion):
         axes.set(xlabel="taken for", ylabel="shows", title=_title(found))
         for i, j in np.ndindex(n, n) if n <= NUMBERS else ():
             if shares[i, j] >= 0.5:
-                ink = "white" if shares[i, j] > 55 else "#222427"  # on the cell, not on the page
+                ink = "white" if norm(shares[i, j]) > 0.55 else "black"  # on the cell
                 axes.text(j, i, f"{shares[i, j]:.0f}", ha="center", va="center", color=ink,
                           fontsize=8.5)  # fmt: skip
-        bar = figure.colorbar(drawn, ax=axes, shrink=0.6, label="% of the images of a class")
+        bar = figure.colorbar(drawn, ax=axes, shrink=0.6, label="% of the images of a class",
+                              ticks=[0, 1, 5, 10, 25, 50, 100])  # fmt: skip
         bar.outline.set_visible(False)
 
     longest = 0.075 * max(map(len, names))
@@ -102,16 +105,16 @@ def _pairs(found: Confusion):
 
     def paint(figure) -> None:
         axes, at = figure.subplots(), np.arange(len(pairs))
-        values = [100 * found.shares[i, j] for i, j in pairs]
+        values = [int(found.counts[i, j]) for i, j in pairs]
         axes.barh(at, values, color=style.OTHER, alpha=0.75, height=0.8)
         names = [style.short(name, 26) for name in found.classes]
         words = [f"{names[i]} → {names[j]}" for i, j in pairs]
         axes.set_yticks(at, words)
         axes.tick_params(axis="y", length=0)
-        for y, ((i, j), value) in enumerate(zip(pairs, values)):
-            of = f"{found.counts[i, j]} of {found.counts[i].sum()}"
-            axes.text(value, y, f"  {of}", va="center", fontsize=8, color=style.PALE)
-        axes.set(xlabel="% of the images of the class on the left", title=_title(found))
+        for y, ((i, _), value) in enumerate(zip(pairs, values)):
+            of = f"  {value:,} of {found.counts[i].sum():,}"
+            axes.text(value, y, of, va="center", fontsize=8, color=style.PALE)
+        axes.set(xlabel="images", title=_title(found))
         axes.set(ylim=(len(pairs) - 0.4, -0.6), xlim=(0, 1.18 * max(values, default=1)))
 
     return paint, (8, 1.3 + 0.23 * max(len(pairs), 1))

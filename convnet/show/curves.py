@@ -10,7 +10,8 @@ from convnet.results import costs_of
 from convnet.show import opened, style
 
 POINTS = 1500  # of a line, at most; more than there are pixels
-WINDOW = 0.02  # share of a run that a smoothed line averages over
+WINDOW, LEAST = 0.02, 5  # a smoothed line averages over this share of a run, and so many batches
+BEGINNING = 0.05  # share of a run whose costs may be cut off at the top
 FEW = 40  # tests that are marked one by one
 
 
@@ -69,28 +70,41 @@ def picture(runs: list[dict[str, Curve]], names: list[str], only: str | None = N
             raise UsageError(f"--cost={only}: the runs have {', '.join(values)}")
         values = [only]
 
+    tested = any(run[value].test.size for run in runs for value in values if value in run)
+
     def paint(figure) -> None:
         panels = figure.subplots(1, len(values), squeeze=False)[0]
         for axes, value in zip(panels, values):
-            for number, run in enumerate(runs):
-                if value in run:
-                    _panel(axes, run[value], number, len(runs) > 1)
-            top = max(_top(run[value]) for run in runs if value in run)
+            having = {n: _scaled(run[value], value) for n, run in enumerate(runs) if value in run}
+            for number, curve in having.items():
+                _panel(axes, curve, number, len(runs) > 1)
+            top = max(map(_top, having.values()))
             axes.set(title=_title(value), xlabel="epochs", xlim=(0, None), ylim=(0, top))
             axes.grid(True)
-        _legend(figure, names)
+        _legend(figure, names, tested)
 
     return paint, (max(4.6 * len(values), 5.2), 3.9 if len(runs) < 5 else 4.4)
 
 
 def _title(value: str) -> str:
     cost, dot, kind = value.rpartition(".")
-    return f"{kind} of {cost}" if dot else value
+    return (
+        f"{kind.replace('top', 'top-')}{' error' * ('top' in kind)} of {cost}, %" if dot else value
+    )
+
+
+def _scaled(curve: Curve, value: str) -> Curve:
+    """What follows a dot is a share of the images, which people read in %."""
+    scale = np.array([[1], [100 if "." in value else 1]])
+    return Curve(curve.train * scale, curve.test * scale)
 
 
 def _top(curve: Curve) -> float:
-    """The end of an axis: a few first batches, which may cost anything, are cut off."""
-    return 1.08 * max(np.quantile(curve.train[1], 0.98), *curve.test[1], 1e-6)
+    """The end of an axis. The first batches, which may cost anything, may be cut off, nothing else
+    of the smoothed line or of the tests."""
+    values = curve.train[1]
+    later = smooth(values)[int(BEGINNING * len(values)) :]
+    return 1.08 * max(np.quantile(values, 0.98), *later, *curve.test[1], 1e-6)
 
 
 def _panel(axes, curve: Curve, number: int, several: bool) -> None:
@@ -106,7 +120,7 @@ def _panel(axes, curve: Curve, number: int, several: bool) -> None:
     axes.plot(x, y, color=colour if several else style.COLOURS[1], lw=1.8, ls=dash, **marker)
 
 
-def _legend(figure, names: list[str]) -> None:
+def _legend(figure, names: list[str], tested: bool) -> None:
     from matplotlib.lines import Line2D
 
     test = {"marker": "o", "ms": 4, "lw": 1.8}
@@ -125,13 +139,15 @@ def _legend(figure, names: list[str]) -> None:
             Line2D([], [], color=style.INK, **test),
         ]
         words = [*names, "training, smoothed", "test"]
+    words = words if tested else words[:-1]
     columns = min(len(words), 4)
-    figure.legend(lines, words, loc="outside upper left", ncols=columns, fontsize=9)
+    figure.legend(lines[: len(words)], words, loc="outside upper left", ncols=columns, fontsize=9)
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
     """The mean around each value, over a share of all of them; at the ends of those there are."""
-    half, n = int(len(values) * WINDOW / 2), len(values)
+    n = len(values)
+    half = max(int(n * WINDOW), LEAST) // 2
     sums = np.concatenate([[0], np.cumsum(values)])
     at = np.arange(n)
     first, end = np.maximum(at - half, 0), np.minimum(at + half + 1, n)
@@ -139,6 +155,10 @@ def smooth(values: np.ndarray) -> np.ndarray:
 
 
 def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """No more points than can be told apart."""
-    step = -(-len(x) // POINTS)
-    return x[::step], y[::step]
+    """No more points than can be told apart: of each stretch the lowest and the highest."""
+    if len(x) <= POINTS:
+        return x, y
+    parts = np.array_split(np.arange(len(x)), POINTS // 2)
+    ends = [(part[y[part].argmin()], part[y[part].argmax()]) for part in parts]
+    at = np.unique([0, *np.ravel(ends), len(x) - 1])
+    return x[at], y[at]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convnet import given, runfolder
+from convnet import given, tiles
 from convnet.cli import UsageError
 from convnet.net import Net
 from convnet.show import opened, style
@@ -15,22 +15,14 @@ FILTERS, CHANNELS = 32, 24  # of a layer above the first, where the command line
 
 def filters(args) -> Path:
     """tools/show.py filters"""
-    saved, path, notes = runfolder.find(args.run)
-    given.say_notes(notes)
-    given.meta_of(saved, path)
-    net = given.net_of(saved, path, "cpu")
-    name = opened.layer(net, args.layer) if args.layer else first(net)
-    out = opened.target(args, path.parent, f"filters-{_source(net, name)}.png", style.KINDS)
+    run = given.opened(args.run, "cpu")
+    net = run.net
+    name = opened.layer(net, args.layer) if args.layer else tiles.first_layer(net)
+    if name is None:
+        raise UsageError("no layer with weights reads the images; --layer=NAME names another")
+    out = opened.target(args, run.path.parent, f"filters-{_source(net, name)}.png", style.KINDS)
     style.write(out, *picture(net, name, args.input, args.filters, args.channels))
     return out
-
-
-def first(net: Net) -> str:
-    """The first layer with filters over the image. UsageError where there is none."""
-    for l in net.layers:
-        if l.reads and l.reads[0] == net.graph.feeds[0] and "W0" in net.weights[l.name]:
-            return l.name
-    raise UsageError("no layer with weights reads the images; --layer=NAME names another")
 
 
 def _source(net: Net, name: str) -> str:
@@ -40,25 +32,18 @@ def _source(net: Net, name: str) -> str:
 
 
 def kernels(net: Net, name: str, number: int = 0) -> np.ndarray:
-    """The weights over an input as (filters, h, w, channels). UsageError where these are none.
-
-    Those of a fully connected layer over maps have the size of the maps.
-    """
+    """As convnet/tiles.py gives them; UsageError where these are no filters."""
     l = net.by_name[_source(net, name)]
-    found = net.weights[l.name].get(f"W{number}")
-    if found is None:
+    if f"W{number}" not in net.weights[l.name]:
         having = [l.name for l in net.layers if "W0" in net.weights[l.name]]
         which = (
             f"has no weights over an input {number}" if net.weights[l.name] else "has no weights"
         )
         raise UsageError(f"--layer={l.name}: {which}; {', '.join(having)} have some")
-    found = net.device.numpy(found)
-    if found.ndim == 2:
-        shape = net.graph.shapes[l.reads[number]]
-        if shape[:2] == (1, 1):
-            raise UsageError(f"--layer={l.name}: reads {shape[2]} numbers, no maps or images")
-        found = found.reshape(*shape, -1)
-    return np.moveaxis(found, 3, 0)
+    shape = net.graph.shapes[l.reads[number]]
+    if shape[:2] == (1, 1) and net.weights[l.name][f"W{number}"].ndim == 2:
+        raise UsageError(f"--layer={l.name}: reads {shape[2]} numbers, no maps or images")
+    return tiles.kernels(net, l.name, number)
 
 
 def picture(net: Net, name: str, number: int = 0, most=None, channels=None):
@@ -68,17 +53,17 @@ def picture(net: Net, name: str, number: int = 0, most=None, channels=None):
     name = _source(net, name)
     if C in (1, 3) and channels is None:
         shown = found[: most or count]
-        tiles, columns, gap = balanced(shown), columns_for(len(shown)), (1, 1)
+        made, columns, gap = balanced(shown), columns_for(len(shown)), (1, 1)
         title = f"{name}: {_some(len(shown), count, 'filter')}, {h}x{w} pixels"
     else:
         shown = found[: most or FILTERS, :, :, : channels or CHANNELS]
         columns, gap = shown.shape[3], (3, 1)
-        tiles = np.moveaxis(balanced(shown), 3, 1).reshape(-1, h, w, 1)
+        made = np.moveaxis(balanced(shown), 3, 1).reshape(-1, h, w, 1)
         title = (f"{name}: a row for each of {_some(len(shown), count, 'filter')}, "
                  f"{_some(columns, C, 'channel')} of {h}x{w} pixels")  # fmt: skip
     zoom = style.zoom_for(max(h, w), columns)
     step = max(2, w * zoom // 24)
-    made = mosaic(tiles, columns, zoom, (gap[0] * step, gap[1] * step))
+    made = mosaic(made, columns, zoom, (gap[0] * step, gap[1] * step))
     return style.framed(made, title, "each filter scaled for itself; a weight of 0 is mid-grey")
 
 

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from convnet import given, runfolder
+from convnet import given
+from convnet.cli import UsageError
 from convnet.graph import Graph, dims
 from convnet.layer import CostLayer, Layer
 from convnet.show import opened, style
@@ -32,9 +33,11 @@ def _opened(args) -> tuple[Graph, Path, str]:
     """The graph of a cfg or of a run; the folder and the name of the picture."""
     path = Path(args.run)
     if path.is_dir() or path.suffix == ".h5":
-        saved, path, notes = runfolder.find(path)
-        given.say_notes(notes)
-        meta = given.meta_of(saved, path)
+        for option in ("classes", "size"):
+            if getattr(args, option):
+                raise UsageError(f"--{option}={getattr(args, option)}: a run has its own")
+        saved, path = given.found(path)
+        meta = saved.meta
         source = Source.from_dict(meta["source"])
         net = source.graph({0: tuple(meta["image"])}, len(meta["classes"]))
         return net, path.parent, "graph.svg"
@@ -58,15 +61,15 @@ def boxes_of(graph: Graph) -> tuple[dict[str, Box], dict[str, list[str]]]:
 
 
 def _box(graph: Graph, l: Layer) -> Box:
+    if isinstance(l, CostLayer):
+        return Box(l.name, _words(l), ", ".join(l.values), style.COLOURS[1], False)
     weights = graph.weights_of(l)
     makes = dims(graph.shapes[l.name]) + (f" · {short(weights)} weights" if weights else "")
     owners = {owner for (name, _), (owner, _) in graph.shared.items() if name == l.name}
     makes += "".join(f" [{owner}]" for owner in sorted(owners - {l.name}))
     drops = l.type.startswith("dropout")
     colour = style.PALE
-    if isinstance(l, CostLayer):
-        colour = style.COLOURS[1]
-    elif l.bins():
+    if l.bins():
         colour = style.COLOURS[3]
     elif weights or owners:
         colour = style.COLOURS[0]

@@ -9,10 +9,12 @@ import numpy as np
 from convnet import given
 from convnet.checkpoint import CheckpointError
 from convnet.cli import UsageError, check_target
+from convnet.given import Trained
 from convnet.net import Net
 from convnet.providers import BadImage, DataError, Provider
 from convnet.providers._decode import decode, pixels
 from convnet.results import row_of
+from convnet.work import needed
 
 
 def target(args, folder: Path, name: str, kinds: Sequence[str]) -> Path:
@@ -95,22 +97,24 @@ def layer(net: Net, name: str, option: str = "--layer") -> str:
         raise UsageError(f"{option}={name}: {e}") from None
 
 
-def with_data(args) -> tuple[Path, Net, Provider]:
-    """The net of a run and its test images. DataError where they are not where they were."""
+def data(args, run: Trained) -> Provider:
+    """The test images of a run. DataError where they are not where they were."""
     try:
-        path, net, provider = given.trained(args, args.run)
+        provider = given.data_of(args, run)
     except DataError as e:
         hint = "; --data-path=DIR says where the images of the run are now"
         raise DataError(f"{e}{'' if args.data_path else hint}") from None
     if not provider.test.size:
         provider.close()
-        raise UsageError(f"{path}: its data has no test images")
-    return path, net, provider
+        raise UsageError(f"{run.path}: its data has no test images")
+    return provider
 
 
 def map_layer(net: Net, name: str) -> str:
     """The layer of a name, if its output is maps. UsageError with the ones that have some."""
     found = layer(net, name)
+    if not net.by_name[found].reads:
+        raise UsageError(f"--layer={name}: is what the net is given, no map that it makes")
     if net.graph.shapes[found][:2] == (1, 1):
         having = ", ".join(name for name in maps_of(net))
         numbers = net.graph.shapes[found][2]
@@ -120,18 +124,25 @@ def map_layer(net: Net, name: str) -> str:
 
 def maps_of(net: Net) -> list[str]:
     """The names, as users call them, of the layers that make maps of the image, in order."""
-    graph, made = net.graph, []
-    for name, own in graph.alias.items():
-        l = graph.by_name[own]
-        if l.reads and graph.shapes[own][:2] != (1, 1) and graph.feeds.get(1) not in l.reads:
-            made.append(name)
-    return made
+    graph = net.graph
+    return [
+        name
+        for name, own in graph.alias.items()
+        if graph.by_name[own].reads
+        and graph.shapes[own][:2] != (1, 1)
+        and graph.feeds.get(1) not in graph.by_name[own].reads
+    ]
 
 
 def last_map(net: Net) -> str:
-    """The map that the first pyramid reads, else the last. UsageError where there is none."""
-    pyramid = next((l.reads[0] for l in net.layers if l.bins()), None)
-    found = [called(net, pyramid)] if pyramid else maps_of(net)
+    """The map that the first pyramid reads, else the last. UsageError where there is none.
+
+    Of those that the prediction is made of, so none of an auxiliary classifier.
+    """
+    used = needed(net.graph, [net.output])
+    pyramid = next((l.reads[0] for l in net.layers if l.bins() and l.name in used), None)
+    found = [name for name in maps_of(net) if net.graph.alias[name] in used]
+    found = [called(net, pyramid)] if pyramid else found
     if not found:
         raise UsageError("no layer of this net makes maps")
     return found[-1]

@@ -45,6 +45,7 @@ pre i { display: inline-block; width: 3.2em; padding-right: 1em; color: var(--so
 .bar { position: relative; display: flex; justify-content: space-between; margin-top: 3px;
   padding: 0 6px; font-size: 0.82rem; line-height: 1.55; }
 .bar span { position: relative; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.bar span + span { flex: none; padding-left: 0.5em; }
 .bar::before { content: ""; position: absolute; inset: 0 auto 0 0; width: var(--p);
   border-radius: 3px; background: var(--other); opacity: 0.38; }
 .bar.true { font-weight: 650; } .bar.true::before { background: var(--true); opacity: 0.5; }

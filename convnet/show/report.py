@@ -6,41 +6,52 @@ from pathlib import Path
 
 import numpy as np
 
-from convnet import __version__, given, machine, runfolder, summary
+from convnet import __version__, given, machine, scores, summary
 from convnet.checkpoint import CheckpointError
-from convnet.cli import UsageError
+from convnet.cli import UsageError, command
+from convnet.given import Trained
 from convnet.net import Net
-from convnet.providers import DataError
+from convnet.providers import DataError, Provider
 from convnet.results import Table
-from convnet.show import confusion, curves, diagram, filters, graph, opened, style
+from convnet.scores import Predictions
+from convnet.show import (
+    activations,
+    bins,
+    confusion,
+    curves,
+    diagram,
+    filters,
+    graph,
+    opened,
+    style,
+)
 from convnet.show.layout import place
 from convnet.show.page import card, cfg, facts, page, picture, section, table
 from convnet.show.predictions import Guess, guesses
 from convnet.source import Source
+from convnet.tiles import first_layer
 
-EXAMPLES = 12
+EXAMPLES = 6  # images of a kind
+BINS_OF = 500  # test images that are searched for windows
 
 
 def report(args) -> Path:
     """tools/show.py report"""
-    saved, path, notes = runfolder.find(args.run)
-    given.say_notes(notes)
-    meta = given.meta_of(saved, path)
-    out = opened.target(args, path.parent, "report.html", (".html",))
-    rows = _metrics(path.parent)
-    net = given.net_of(saved, path, args.device)
-    name = path.parent.resolve().name
+    run = given.opened(args.run, args.device)
+    folder = run.path.parent
+    out = opened.target(args, folder, "report.html", (".html",))
+    rows = _metrics(folder)
+    seen = _seen(args, run)
     parts = [
-        _facts(path, meta, net),
+        _facts(run),
         _curves(rows),
-        _seen(args, path),
-        _filters(net),
-        _net(net, meta["minibatch"]),
-        _sources(meta),
-        _commands(path, meta),
+        seen,
+        _filters(run.net),
+        _net(run.net, run.meta["minibatch"]),
+        _sources(run.meta),
+        _commands(run),
     ]
-    error = _last_error(rows)
-    text = page(name, error, "\n".join(filter(None, parts)))
+    text = page(folder.resolve().name, _error(rows, run.meta), "\n".join(filter(None, parts)))
     style.save(out, text.encode("utf-8", "replace"))
     return out
 
@@ -54,9 +65,9 @@ def _metrics(folder: Path) -> list[dict]:
         return []
 
 
-def _last_error(rows: list[dict]) -> str:
-    """The last test in words."""
-    tests = [row["test"] for row in rows if "test" in row]
+def _error(rows: list[dict], meta: dict) -> str:
+    """In words what the test gave for the weights of this checkpoint, if there was one."""
+    tests = [row["test"] for row in rows if "test" in row and row["step"] == meta["step"]]
     errors = {k: v for k, v in tests[-1].items() if k.endswith(".error")} if tests else {}
     return ", ".join(
         f"test error {100 * value:.2f} %"
@@ -65,8 +76,9 @@ def _last_error(rows: list[dict]) -> str:
     )
 
 
-def _facts(path: Path, meta: dict, net: Net) -> str:
+def _facts(run: Trained) -> str:
     """What was trained, on what, and with what this page was made."""
+    meta, path, net = run.meta, run.path, run.net
     data, here = meta["data"], machine.describe()
     when = datetime.fromtimestamp(path.stat().st_mtime).astimezone()
     done = f"{meta['epoch']} of {meta['epochs']}, {meta['step']:,} batches of {meta['minibatch']}"
@@ -101,28 +113,67 @@ def _curves(rows: list[dict]) -> str:
     return section("Costs and errors", picture(drawn, 620) + listed)
 
 
-def _seen(args, path: Path) -> str:
+def _seen(args, run: Trained) -> str:
     """What the net makes of the test images; a line that says why, where they are not there."""
     try:
-        _, net, provider = opened.with_data(args)
-        with provider:
-            errors = guesses(net, provider, EXAMPLES // 2, only_errors=True)
-            known = {guess.number for guess in errors}
-            others = [g for g in guesses(net, provider, EXAMPLES) if g.number not in known]
-            taken = confusion.measure(net, provider)
+        with opened.data(args, run) as provider:
+            predicted = scores.predict(run.net, provider, None, confusion.BATCH)
+            return (
+                _confused(run.net, provider, predicted)
+                + _images(run.net, provider, predicted)
+                + _learnt(run.net, provider, predicted)
+            )
     except (DataError, UsageError) as e:
         given.say_notes([f"{e}; the page has no test images"])
         return section("Test images", f"<p>None here: {escape(str(e))}</p>")
+
+
+def _confused(net: Net, provider: Provider, predicted: Predictions) -> str:
+    """The matrix, or the worst pairs; nothing where no labels are known."""
+    if (provider.test.labels[predicted.indices] < 0).all():
+        return ""
+    taken = confusion.of(predicted, provider, net.classes)
     drawn = style.inline(*confusion.picture(taken), "confusion")
-    return (
-        section("What is taken for what", picture(drawn, 520) + _pairs(taken))
-        + section(
-            "Test images",
-            "<p>Five most probable classes; orange is what the image shows.</p>"
-            + _cards(others[: EXAMPLES // 2], net.classes),
-        )
-        + (section("Errors", _cards(errors, net.classes)) if errors else "")
+    return section("What is taken for what", picture(drawn, 520) + _pairs(taken))
+
+
+def _images(net: Net, provider: Provider, predicted: Predictions) -> str:
+    """Some of all, and some of the errors."""
+    labels = provider.test.labels[predicted.indices]
+    wrong = predicted.indices[(labels >= 0) & (predicted.probs.argmax(1) != labels)]
+    rng = np.random.default_rng(0)
+    some, errors = (
+        guesses(net, provider, np.sort(rng.permutation(of)[:EXAMPLES]))
+        for of in (predicted.indices, wrong)
     )
+    among = f"<p>{len(errors)} of {len(wrong):,}, drawn at random.</p>"
+    return section(
+        "Test images",
+        f"<p>{len(some)} of {len(predicted.indices):,}, drawn at random, and the five most "
+        "probable classes; orange is what the image shows.</p>" + _cards(some, net.classes),
+    ) + (section("Errors", among + _cards(errors, net.classes)) if errors else "")
+
+
+def _learnt(net: Net, provider: Provider, predicted: Predictions) -> str:
+    """The maps of a test image, and the windows that the bins of the pyramid answer most."""
+    try:
+        layer = opened.last_map(net)
+    except UsageError:  # a net of fully connected layers
+        return ""
+    guess = guesses(net, provider, predicted.indices[:1])[0]
+    drawn = style.inline(*activations.made_of(net, guess.view, layer, guess.name), "maps")
+    made = section(f"What {style.short(layer, 40)} makes of an image", picture(drawn, 620))
+    try:
+        drawn = bins.made_of(net, provider, bins.Wanted(layer, images=BINS_OF))
+    except UsageError:  # a map whose cells do not see windows of one size
+        return made
+    of = min(BINS_OF, provider.test.size)
+    words = (
+        f"<p>A row is a bin of the pyramid and a filter that answers there more than elsewhere, "
+        f"with the windows of the first {of:,} test images that it answers most.</p>"
+    )
+    drawn = picture(style.inline(*drawn, "bins"), 620)
+    return made + section("What the bins look for", words + drawn)
 
 
 def _pairs(taken: confusion.Confusion) -> str:
@@ -144,10 +195,10 @@ def _cards(found: list[Guess], classes: list[str]) -> str:
 
 
 def _filters(net: Net) -> str:
-    try:
-        drawn = style.inline(*filters.picture(net, filters.first(net)), "filters")
-    except UsageError:  # no layer that looks at the images
+    name = first_layer(net)
+    if name is None:
         return ""
+    drawn = style.inline(*filters.picture(net, name), "filters")
     return section("Filters of the first layer", picture(drawn, 300))
 
 
@@ -173,17 +224,17 @@ def _sources(meta: dict) -> str:
     return section("Layer definition", "".join(parts))
 
 
-def _commands(path: Path, meta: dict) -> str:
+def _commands(run: Trained) -> str:
     """What makes such a run, goes on with it, tests it."""
-    source, folder = meta["source"], path.parent
-    train = f"python tools/train.py --layer-def={source['name']}"
-    if meta["data"]["provider"] != "digits":
-        train += f" --data-path={meta['data']['path']}"
-    train += f" --epochs={meta['epochs']} --minibatch={meta['minibatch']} --seed={meta['seed']}"
-    train += "".join(f" '--set={override}'" for override in source["overrides"])
+    folder = run.path.parent
     lines = [
-        train,
-        f"python tools/train.py --resume={folder}",
-        f"python tools/test.py {folder} --multiview",
+        command("test", folder, "--multiview", python="python"),
+        command("show", "report", folder, python="python"),
     ]
+    if run.meta["data"]["provider"]:  # else it was imported
+        lines = [
+            command("train", *given.words_of(run.meta), python="python"),
+            command("train", f"--resume={folder}", python="python"),
+            *lines,
+        ]
     return section("Commands", f"<pre>{escape(chr(10).join(lines))}</pre>")

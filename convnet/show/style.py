@@ -38,6 +38,7 @@ RC = {
     "grid.color": PALE,
     "legend.frameon": False,
     "svg.fonttype": "none",
+    "svg.hashsalt": "convnet",  # the same picture has the same ids
     "text.color": INK,
     "text.parse_math": False,  # a class may be called $x$
     "xtick.color": INK,
@@ -106,12 +107,16 @@ def inline(paint: Paint, size: tuple[float, float], name: str) -> str:
     text = made.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
-    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)
     text = re.sub(r'( width| height)="[\d.]+pt"', "", text, count=2)
     text = text.replace("<svg", f'<svg style="max-width:{size[0]:.2f}in"', 1)
-    text = re.sub(r'\bid="', f'id="{name}-', text)
-    text = re.sub(r'(href="#|url\(#)', rf"\1{name}-", text)
-    return text.replace(INK, "currentColor").strip()
+
+    def tag(found: re.Match) -> str:  # what stands between tags is names of classes and files
+        own = re.sub(r' xmlns(:\w+)?="[^"]*"', "", found[0])
+        own = re.sub(r'\bid="', f'id="{name}-', own)
+        own = re.sub(r'(href="#|url\(#)', rf"\1{name}-", own)
+        return own.replace(INK, "currentColor")
+
+    return re.sub(r"<[^>]*>", tag, text).strip()
 
 
 def zoom_for(side: int, columns: int) -> int:

@@ -26,7 +26,7 @@ class Row(NamedTuple):
     @property
     def strongest(self) -> str:
         """Its strongest answer; none if nothing is above 0, of a unit that never fires."""
-        return f"{self.values[0]:.3g}" if self.values[0] > 0 else "silent"
+        return f"max {self.values[0]:.3g}" if self.values[0] > 0 else "silent"
 
 
 def cut(view: np.ndarray, of: Field, cell: tuple[int, int]) -> np.ndarray:

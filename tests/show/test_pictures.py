@@ -9,12 +9,14 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix
 
 from convnet import Net, geometry, scores
+from convnet.cfg import parse
+from convnet.graph import Graph
 from convnet.providers import DataOptions
 from convnet.providers.images import Images
 from convnet.show import bins, confusion, curves, filters, opened, predictions, windows
 from convnet.show.bins import Bin
 from convnet.tiles import balanced, mosaic
-from tests.tooling import call, photos, tiny
+from tests.tooling import TINY, call, photos, tiny
 
 pytest.importorskip("matplotlib")
 CLASSES = ("ant", "bee & <b>", "$c$at$")
@@ -52,7 +54,7 @@ def shows(path):
 
 
 @pytest.mark.parametrize("words", [
-    "curves RUN", "curves RUN RUN --cost=logprob", "filters RUN", "filters RUN --layer=fc1",
+    "curves RUN", "curves RUN RUN --cost=logprob", "filters RUN", "filters RUN --layer=conv1",
     "predictions RUN", "predictions RUN --only-errors --seed=1", "confusion RUN",
     "activations RUN 0", "activations RUN IMAGE --layer=conv1:pre", "bins RUN",
     "bins RUN --filters=0,3 --level=3 --images=4 --windows=2", "graph RUN",
@@ -61,8 +63,6 @@ def shows(path):
 def test_every_command_writes_a_picture(run, tmp_path, words, kind):
     image = next((run.parent / "photos" / "ant").iterdir())
     words = words.replace("RUN", str(run)).replace("IMAGE", str(image)).split()
-    if "--layer=fc1" in words:
-        words[-1] = "--layer=conv1"
     out = tmp_path / f"picture.{kind}"
     result = call("show", *words, f"--out={out}")
     assert (result.code, result.out, result.err) == (0, f"{out}\n", "")
@@ -90,6 +90,7 @@ def test_where_pictures_go(run):
     ("filters RUN --layer=conv2", 2, "--layer=conv2: no layer 'conv2'; did you mean 'conv1'?"),
     ("filters RUN --layer=drop", 2, "--layer=drop: has no weights; conv1, fc1, fc2 have some"),
     ("filters RUN --layer=fc2", 2, "--layer=fc2: reads 20 numbers, no maps or images"),
+    ("filters RUN --layer=fc1", 2, "--layer=fc1: reads 84 numbers, no maps or images"),
     ("filters RUN --input=1", 2, "--layer=conv1: has no weights over an input 1"),
     ("predictions RUN --data-path=NONE", 3, "no such folder"),
     ("activations RUN NONE.jpg", 3, "no such file"),
@@ -97,9 +98,13 @@ def test_where_pictures_go(run):
     ("activations RUN 999", 2, "999: no such file, and there are 8 test images, from 0"),
     ("activations RUN 0 --layer=fc1", 2, "--layer=fc1: gives 20 numbers, no maps; conv1 give"),
     ("bins RUN --layer=spp", 2, "--layer=spp: gives 84 numbers, no maps"),
+    ("bins RUN --layer=data", 2, "--layer=data: is what the net is given, no map that it makes"),
+    ("activations RUN 0 --layer=data", 2, "--layer=data: is what the net is given"),
     ("bins RUN --level=4", 2, "--level=4: the pyramid has 1, 2, 3"),
     ("bins RUN --filters=6", 2, "--filters=6: must be numbers from 0 to 5"),
     ("graph NONE.cfg", 2, "NONE.cfg"),
+    ("graph RUN --classes=5", 2, "--classes=5: a run has its own"),
+    ("graph RUN --size=50", 2, "--size=50: a run has its own"),
     ("graph CFG --out=x.gif", 2, "--out=x.gif: must end in .svg, .png or .dot"),
 ])  # fmt: skip
 def test_mistakes_are_one_line(run, tmp_path, monkeypatch, words, code, text):
@@ -167,14 +172,51 @@ def test_curves_are_the_metrics(run):
     assert found["logprob.error"].test[0].tolist() == [1, 2]
 
 
+def test_a_late_end_is_not_cut_off():
+    """The first batches may be above the panel; a divergence at the end may not."""
+    values = np.concatenate([np.full(3, 1000.0), np.ones(191), np.full(6, 80.0)])
+    curve = curves.Curve(np.array([np.arange(200), values]), np.empty((2, 0)))
+    assert 80 < curves._top(curve) < 100
+    tested = curve._replace(test=np.array([[9.0], [300.0]]))
+    assert 300 < curves._top(tested) < 400
+
+
+def test_thinned_keeps_spikes_and_ends():
+    x, y = np.arange(100_000.0), np.random.default_rng(0).normal(size=100_000)
+    y[12_345], y[77_777], y[-1] = 50, -60, 7
+    made = curves._thinned(x, y)
+    assert len(made[0]) <= curves.POINTS + 2 and (np.diff(made[0]) > 0).all()
+    for at in (0, 12_345, 77_777, 99_999):
+        assert made[1][made[0] == at].tolist() == [y[at]]
+    np.testing.assert_array_equal(made[1], y[made[0].astype(int)])
+    np.testing.assert_array_equal(curves._thinned(x[:1500], y[:1500])[1], y[:1500])
+
+
+def test_errors_are_in_percent_and_no_test_is_promised(tmp_path):
+    from convnet.show import style
+
+    rows = [{"step": i, "epoch": 1, "batch": i, "logprob": 2.0, "logprob.error": 0.5,
+             "logprob.top5": 0.25} for i in range(1, 9)]  # fmt: skip
+    run = curves.read(rows)
+    style.write(tmp_path / "a.svg", *curves.picture([run], ["a"]))
+    text = (tmp_path / "a.svg").read_text()
+    assert "error of logprob, %" in text and "top-5 error of logprob, %" in text
+    assert "training, smoothed" in text and ">test<" not in text
+    assert curves._scaled(run["logprob.error"], "logprob.error").train[1].tolist() == [50] * 8
+    style.write(tmp_path / "b.svg", *curves.picture([run], ["a"]))
+    assert (tmp_path / "b.svg").read_text() == text, "the same picture is the same file"
+
+
 def test_smooth():
     values = np.random.default_rng(0).normal(size=500)
-    half = int(500 * curves.WINDOW / 2)
+    half = int(500 * curves.WINDOW) // 2
     inside = np.convolve(values, np.ones(2 * half + 1) / (2 * half + 1), "valid")
     made = curves.smooth(values)
     np.testing.assert_allclose(made[half:-half], inside)
     assert made[0] == pytest.approx(values[: half + 1].mean())
     assert made[-1] == pytest.approx(values[-half - 1 :].mean())
+    assert curves.smooth(values[:9])[4] == pytest.approx(values[2:7].mean()), "5 at the least"
+    assert curves.smooth(values[:1]).tolist() == values[:1].tolist()
 
 
 # ---------------------------------------------------------------- filters
@@ -209,9 +251,6 @@ def test_kernels_of_a_fully_connected_layer_over_maps():
     cfg = "[data]\ntype=data\ndataIdx=0\nimgSize=4\n[labels]\ntype=data\ndataIdx=1\n"
     cfg += "[fc]\ntype=fc\ninputs=data\noutputs=5\n[probs]\ntype=softmax\ninputs=fc\n"
     cfg += "[cost]\ntype=cost.logreg\ninputs=labels,probs\n"
-    from convnet.cfg import parse
-    from convnet.graph import Graph
-
     net = Net(Graph(parse(cfg), classes=5))
     image = np.zeros((1, 4, 4, 3), np.float32)
     image[0, 1, 2, 0] = 1
@@ -224,7 +263,7 @@ def test_kernels_of_a_fully_connected_layer_over_maps():
 
 def test_predictions_are_those_of_the_test(net, data):
     indices, probs = scores.predict(net, data, None, 4)
-    found = predictions.guesses(net, data, 99)
+    found = predictions.drawn(net, data, 99)
     assert sorted(guess.number for guess in found) == indices.tolist()
     for guess in found:
         np.testing.assert_allclose(guess.probs, probs[guess.number], rtol=1e-5)
@@ -234,23 +273,24 @@ def test_predictions_are_those_of_the_test(net, data):
         np.testing.assert_array_equal(
             guess.view, net.look("centre")(data.images("test", [guess.number])[0])[0]
         )
-    few = predictions.guesses(net, data, 3, seed=5)
+    few = predictions.drawn(net, data, 3, seed=5)
     assert len(few) == 3 and [g.number for g in few] != [0, 1, 2]
 
 
 def test_only_errors(net, data):
     indices, probs = scores.predict(net, data, None, 4)
     wrong = set(indices[probs.argmax(1) != data.test.labels[indices]].tolist())
-    found = predictions.guesses(net, data, 99, only_errors=True)
+    assert 1 < len(wrong) < data.test.size, "else the test shows nothing"
+    found = predictions.drawn(net, data, 99, only_errors=True)
     assert {guess.number for guess in found} == wrong
-    if len(wrong) > 1:
-        assert len(predictions.guesses(net, data, 1, only_errors=True)) == 1
+    assert len(predictions.drawn(net, data, 1, only_errors=True)) == 1
 
 
 def test_confusion_is_scikit_learns(net, data):
     indices, probs = scores.predict(net, data, None, 4)
     expected = confusion_matrix(data.test.labels[indices], probs.argmax(1), labels=range(3))
-    np.testing.assert_array_equal(confusion.measure(net, data).counts, expected)
+    found = confusion.of(scores.Predictions(indices, probs), data, net.classes)
+    np.testing.assert_array_equal(found.counts, expected)
 
 
 def test_confusion_by_hand():
@@ -258,6 +298,12 @@ def test_confusion_by_hand():
     assert found.error == pytest.approx(5 / 11)
     assert found.shares.tolist() == [[0.75, 0.25, 0], [1, 0, 0], [0, 0, 0]]
     assert found.pairs() == [(1, 0), (0, 1)]
+
+
+def test_the_most_frequent_comes_first():
+    """1 of 1 is no more than 2 of 9; of two twos the larger share."""
+    found = confusion.Confusion(np.array([[7, 2, 0], [0, 3, 2], [1, 0, 0]]), ["a", "b", "c"])
+    assert found.pairs() == [(1, 2), (0, 1), (2, 0)]
 
 
 def test_many_classes_are_a_list(tmp_path):
@@ -282,16 +328,23 @@ def test_bins_by_hand(net):
         slice(0, 3), slice(2, 5), slice(4, 7)
     ]  # fmt: skip
     own = net.graph.resolve("conv1")
-    assert [part[:3] for part in bins.wanted_bins(net.graph, own, None)][:3] == [
-        (1, 0, 0), (2, 0, 0), (2, 0, 1)
-    ]  # fmt: skip
-    assert len(bins.wanted_bins(net.graph, own, None)) == 14
+    parts, left = bins.wanted_bins(net.graph, own, None)
+    assert [part[:3] for part in parts][:3] == [(1, 0, 0), (2, 0, 0), (2, 0, 1)]
+    assert len(parts) == 14 and not left
+
+
+def test_bins_without_room_are_told_of(tmp_path):
+    """Levels 1 and 3 have 10 bins; 4 and 6 would be 62."""
+    text = TINY.replace("levels=3,2,1", "levels=1,6,4,3")
+    net = Net(Graph(parse(text), classes=3))
+    parts, left = bins.wanted_bins(net.graph, net.graph.resolve("conv1"), None)
+    assert {part.level for part in parts} == {1, 3} and left == [4, 6]
 
 
 def test_strongest_is_what_the_pyramid_keeps(net, data):
     """The first value of each bin and filter is the largest that type=spp gives for any image."""
     own = net.graph.resolve("conv1")
-    parts = bins.wanted_bins(net.graph, own, None)
+    parts, _ = bins.wanted_bins(net.graph, own, None)
     seen = list(opened.seen(net, data, range(data.test.size), [[own], ["spp"]]))
     best = bins.strongest(seen, parts, 4)
     pooled = np.concatenate([some.outputs[1] for some in seen]).reshape(data.test.size, 14, 6)
@@ -309,7 +362,7 @@ def test_strongest_is_what_the_pyramid_keeps(net, data):
 
 def test_strongest_in_parts_is_the_same(net, data):
     own = net.graph.resolve("conv1")
-    parts = bins.wanted_bins(net.graph, own, 2)
+    parts, _ = bins.wanted_bins(net.graph, own, 2)
     whole = list(opened.seen(net, data, range(data.test.size), [[own]]))
     split = [s for i in range(data.test.size) for s in opened.seen(net, data, [i], [[own]])]
     for a, b in zip(bins.strongest(whole, parts, 3), bins.strongest(split, parts, 3)):

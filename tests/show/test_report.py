@@ -2,14 +2,16 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from html import unescape
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
-from convnet import runfolder
+from convnet import given, runfolder
 from tests.tooling import call, photos, tiny
 
 pytest.importorskip("matplotlib")
@@ -29,8 +31,9 @@ def page(tmp_path_factory):
     text = tiny(folder).read_text() + "\n# </pre><script>alert(2)</script>\n"
     (folder / "tiny.cfg").write_text(text)
     argv = (f"--layer-def={folder / 'tiny.cfg'}", f"--data-path={data}", "--workers=0")
-    options = ("--minibatch=8", "--epochs=2", "--set=DEFAULT.epsW=0.0001")
-    assert call("train", *argv, *options, f"--save-path={folder / 'run'}").code == 0
+    options = "--minibatch=8 --epochs=2 --set=DEFAULT.epsW=0.0001 --crop=centre --mirror=no"
+    options += " --color-noise=0 --test-fraction=0.25 --test-freq=3"
+    assert call("train", *argv, *options.split(), f"--save-path={folder / 'run'}").code == 0
     result = call("show", "report", folder / "run")
     assert (result.code, result.out) == (0, f"{folder / 'run' / 'report.html'}\n"), result.err
     assert result.err == ""
@@ -103,6 +106,43 @@ def test_what_is_on_it(page):
     assert "168" in words and "41,472" in words
 
 
+def test_the_commands_begin_the_same_run(page):
+    """What the page says to type is what the run was begun with; a shell reads it as it is."""
+    begun = re.search(r"python tools/train\.py --layer-def=.*", unescape(page.read_text()))[0]
+    words = shlex.split(begun)
+    meta = runfolder.find(page.parent)[0].meta
+    assert words[:2] == ["python", "tools/train.py"] and "--minibatch=8" in words
+    assert {"--epochs=2", "--seed=0", "--set=DEFAULT.epsW=0.0001", "--color-noise=0.0",
+            "--crop=centre", "--mirror=no", "--test-fraction=0.25", "--test-freq=3",
+            f"--data-path={meta['data']['path']}"} <= {*words}  # fmt: skip
+    assert " '--set" not in begun, "nothing to quote there"
+    again = page.parent.parent / "again it's"
+    assert call("train", *words[2:], f"--save-path={again}", "--workers=0").code == 0
+    both = [runfolder.find(folder)[0] for folder in (page.parent, again)]
+    assert given.words_of(both[0].meta) == given.words_of(both[1].meta)
+    for name, array in both[0].arrays["weights"].items():
+        np.testing.assert_array_equal(array, both[1].arrays["weights"][name])
+    assert call("show", "report", again).code == 0
+    quoted = unescape((again / "report.html").read_text())
+    assert shlex.join([f"--resume={again}"]) in quoted
+
+
+def test_a_checkpoint_before_the_last(page, tmp_path):
+    """The page of an older checkpoint has that one's error, curves and images."""
+    rows = [json.loads(row) for row in (page.parent / "metrics.jsonl").read_text().splitlines()]
+    tests = {row["step"]: row["test"]["logprob.error"] for row in rows if "test" in row}
+    old = runfolder.checkpoints(page.parent)[0]
+    saved = runfolder.find(old)[0]
+    assert saved.meta["step"] < max(tests)
+    out = tmp_path / "old.html"
+    assert call("show", "report", old, f"--out={out}").code == 0
+    words = "\n".join(Reader(out.read_text()).text)
+    error = 100 * tests[saved.meta["step"]]
+    assert f"test error {error:.2f} %" in words
+    assert f"{error:.1f} % of 9 images are taken for another class" in words
+    assert f"of {round(error * 9 / 100)}, drawn at random." in words
+
+
 def test_a_run_whose_data_has_moved(page, tmp_path):
     moved = page.parent.parent / "elsewhere"
     (page.parent.parent / "photos").rename(moved)
@@ -123,7 +163,22 @@ def test_a_checkpoint_alone(page, tmp_path):
     result = call("show", "report", alone)
     assert result.code == 0 and result.err.count("\n") == 1
     assert "no metrics.jsonl there" in result.err
-    assert Reader((tmp_path / "report.html").read_text()).tags.count("svg") == 3
+    assert Reader((tmp_path / "report.html").read_text()).tags.count("svg") == 5
+
+
+def test_names_stay_as_they_are():
+    """Ids and ink are changed in the tags of a picture, not in what is written in it."""
+    from convnet.show import style
+
+    names = ["#222428", 'x id="q"', 'href="#a"', "url(#b)", ' xmlns="u"', "<b id='1'>"]
+
+    def paint(figure):
+        figure.subplots().set_yticks(range(len(names)), names)
+
+    read = Reader(style.inline(paint, (4, 3), "one"))
+    assert {*names} <= {text.strip("\n") for text in read.text}
+    assert "currentColor" in str(read.attributes)
+    assert style.inline(paint, (4, 3), "one") == style.inline(paint, (4, 3), "one")
 
 
 # ---------------------------------------------------------------- in a browser
@@ -160,13 +215,12 @@ def test_in_a_browser(page, tmp_path):
     assert title, made[:500]
     found = json.loads(unescape(title[1]))
     assert found["wide"] == [] and found["broken"] == 0 and found["scripts"] == 1
-    assert found["images"] >= 8 and len(found["sizes"]) == 3 and all(found["sizes"])
+    assert found["images"] >= 8 and len(found["sizes"]) == 5 and all(found["sizes"])
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium or google-chrome on this machine")
 def test_light_and_dark(page, tmp_path):
     """The page follows the system, ink and paper."""
-    import numpy as np
     from PIL import Image
 
     shots = []
