@@ -44,7 +44,7 @@ def arguments():
     _text(one, "--layer", "NAME", "a map (default: the one that the pyramid reads)")
     _number(one, "--level", "N", "the N x N bins of this level alone")
     _text(one, "--filters", "A,B", "these filters, from 0 (default: for each bin one of its own)")
-    _number(one, "--images", "N", "look at the first N test images alone")
+    _number(one, "--images", "N", "look at N test images, drawn at random (default: all)")
     _number(one, "--windows", "N", "windows to show of each (default: 8)", 8)
     _add_data(one)
     one = _command(

@@ -30,7 +30,7 @@ class Wanted(NamedTuple):
     layer: str
     level: int | None = None  # None: all, as far as there is room
     filters: Sequence[int] = ()  # none: for each bin one of its own
-    images: int | None = None  # the first of the test images; None: all
+    images: int | None = None  # so many of the test images, drawn at random; None: all
     windows: int = WINDOWS
 
 
@@ -77,7 +77,8 @@ def made_of(net: Net, provider: Provider, wanted: Wanted):
     if left:
         levels = ", ".join(map(str, left))
         given.say_notes([f"no room for the bins of level {levels}; --level=N shows one alone"])
-    images = range(min(wanted.images or provider.test.size, provider.test.size))
+    order = np.random.default_rng(0).permutation(provider.test.size)
+    images = np.sort(order[: wanted.images])  # by class where the data is: all have to be there
     best = strongest(opened.seen(net, provider, images, [[own]]), parts, wanted.windows)
     chosen = [(b, f) for b in range(len(parts)) for f in wanted.filters] or choose(best, parts)
     views = _views(net, provider, {int(i) for b, f in chosen for i in best.images[b, f]})

@@ -84,7 +84,7 @@ def _matrix(found: Confusion):
         axes.spines[:].set_visible(False)
         axes.set(xlabel="taken for", ylabel="shows", title=_title(found))
         for i, j in np.ndindex(n, n) if n <= NUMBERS else ():
-            if shares[i, j] >= 0.5:
+            if shares[i, j] > 0.5:
                 ink = "white" if norm(shares[i, j]) > 0.55 else "black"  # on the cell
                 axes.text(j, i, f"{shares[i, j]:.0f}", ha="center", va="center", color=ink,
                           fontsize=8.5)  # fmt: skip

@@ -170,7 +170,7 @@ def _learnt(net: Net, provider: Provider, predicted: Predictions) -> str:
     of = min(BINS_OF, provider.test.size)
     words = (
         f"<p>A row is a bin of the pyramid and a filter that answers there more than elsewhere, "
-        f"with the windows of the first {of:,} test images that it answers most.</p>"
+        f"with the windows of {of:,} test images, drawn at random, that it answers most.</p>"
     )
     drawn = picture(style.inline(*drawn, "bins"), 620)
     return made + section("What the bins look for", words + drawn)
