@@ -21,7 +21,7 @@ from convnet.show import opened, style
 from convnet.show.windows import Row, cut, picture
 
 WINDOWS = 8  # of a row
-ROWS = 20  # as many bins as are shown where no level is named
+ROWS = 30  # as many bins as are shown where no level is named: those of levels 4,3,2,1
 
 
 class Wanted(NamedTuple):

@@ -333,12 +333,12 @@ def test_bins_by_hand(net):
     assert len(parts) == 14 and not left
 
 
-def test_bins_without_room_are_told_of(tmp_path):
-    """Levels 1 and 3 have 10 bins; 4 and 6 would be 62."""
-    text = TINY.replace("levels=3,2,1", "levels=1,6,4,3")
+def test_bins_without_room_are_told_of():
+    """Levels 1, 3 and 4 have 26 bins; 5 and 6 would be too many."""
+    text = TINY.replace("levels=3,2,1", "levels=5,1,6,4,3")
     net = Net(Graph(parse(text), classes=3))
     parts, left = bins.wanted_bins(net.graph, net.graph.resolve("conv1"), None)
-    assert {part.level for part in parts} == {1, 3} and left == [4, 6]
+    assert {part.level for part in parts} == {1, 3, 4} and left == [5, 6]
 
 
 def test_strongest_is_what_the_pyramid_keeps(net, data):
