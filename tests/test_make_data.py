@@ -1,12 +1,14 @@
 """tools/make_data.py, and the providers of what it makes and is made from: packed, tars."""
 
 import io
+import itertools
 import json
 import shutil
 import signal
 import subprocess
 import tarfile
 import time
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -403,18 +405,21 @@ def test_commands_that_cannot_be(source, made, tmp_path):
 # ---------------------------------------------------------------- tar files
 
 
-def tar(path, folder, top="", mode="w"):
-    """A tar file of what is in a folder, in no order."""
+def tar(path, folder, *tops, mode="w"):
+    """A tar file of what is in a folder, in no order; the names begin with each of tops in turn."""
     with tarfile.open(path, mode) as file:
-        for item in sorted(folder.rglob("*"), reverse=True):
-            if item.is_file():
-                file.add(item, f"{top}{item.relative_to(folder)}")
+        items = filter(Path.is_file, sorted(folder.rglob("*"), reverse=True))
+        for item, top in zip(items, itertools.cycle(tops or [""])):
+            info = file.gettarinfo(item)
+            info.name = f"{top}{item.relative_to(folder)}"  # add() would take a / away
+            file.addfile(info, io.BytesIO(item.read_bytes()))
     return path
 
 
-@pytest.mark.parametrize("top", ["", "./", "my/photos/"])
-def test_a_tar_file(source, tmp_path, top):
-    path = tar(tmp_path / "photos.tar", source, top)
+@pytest.mark.parametrize("tops", [["./"], ["my/photos/"], ["/", "", "//"], ["/a/", "a/", "///a/"]])
+def test_a_tar_file(source, tmp_path, tops):
+    """Names from the root and others, in one file, are of one folder."""
+    path = tar(tmp_path / "photos.tar", source, *tops)
     with open_(source) as a, open_(path) as b:
         assert type(b).__name__ == "Tars"
         same(a, b)
