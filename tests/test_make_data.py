@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -272,6 +273,59 @@ def test_it_goes_on_after_kill_9(tmp_path):
     assert len(list(out.glob("train-*"))) > 4
     wrong = pack(source, out, code=2)  # other options
     assert "holds shards of other images or options" in wrong.err
+
+
+@pytest.mark.parametrize("how", ["written over", "an older file", "a link", "in a tar"])
+def test_an_image_that_was_replaced_is_packed_again(tmp_path, how):
+    """By one of the same length, between two runs; the other shards stay as they are."""
+    folder, out = photos(tmp_path / "photos", suffixes=(".png",)), tmp_path / "packed"
+    old, new = folder / "ant" / "2.png", tmp_path / "new.png"
+    pixels = np.asarray(Image.open(old))
+    Image.fromarray(255 - pixels).save(new)
+    length = max(path.stat().st_size for path in (old, new))
+    for path in old, new:  # Pillow does not mind what is behind the end
+        path.write_bytes(path.read_bytes().ljust(length, b"\0"))
+    if how == "a link":
+        old.rename(tmp_path / "old.png")
+        old.symlink_to(tmp_path / "old.png")
+    given = tar(tmp_path / "photos.tar", folder) if how == "in a tar" else folder
+    pack(given, out)
+    before = files(out)
+    if how == "written over":
+        old.write_bytes(new.read_bytes())
+    elif how == "an older file":
+        os.utime(new, (1e9, 1e9))
+        new.replace(old)
+    elif how == "a link":
+        old.unlink()
+        old.symlink_to(new)
+    else:
+        old.write_bytes(new.read_bytes())
+        tar(given, folder)
+    told = pack(given, out).out
+    assert f"train-00000.h5: is made again, ant{os.sep}" in told
+    assert files(out).keys() == before.keys()
+    with open_(folder) as a, open_(out) as b:
+        same(a, b)
+    changed = {name for name, data in files(out).items() if data != before[name]}
+    assert changed == {"index.json", "train-00000.h5"}
+    again = pack(given, out).out
+    assert "is made again" not in again
+
+
+def test_an_image_that_is_replaced_while_its_shard_is_written(tmp_path, monkeypatch):
+    folder, out = photos(tmp_path / "photos"), tmp_path / "packed"
+    finish = shards._finish
+
+    def late(*args):
+        for path in folder.rglob("*.*"):
+            path.write_bytes(path.read_bytes())
+        return finish(*args)
+
+    monkeypatch.setattr(shards, "_finish", late)
+    pack(folder, out)
+    monkeypatch.undo()
+    assert "train-00000.h5: is made again" in pack(folder, out).out
 
 
 def test_a_damaged_image_is_a_bad_image(copy):
