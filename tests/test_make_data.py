@@ -451,8 +451,14 @@ def test_commands_that_cannot_be(source, made, tmp_path):
     fails(2, "is packed; what can be packed is images", made, f"--out={tmp_path / 'x'}")
     fails(3, "no such folder", tmp_path / "none", f"--out={tmp_path / 'x'}")
     fails(3, "no such folder", f"--check={tmp_path / 'none'}")
-    fails(3, "the set is not finished", f"--check={source}")
-    fails(2, "from 1 to 95, not '96'", source, f"--out={tmp_path / 'x'}", "--quality=96")
+    fails(3, "photos: is no set of tools/make_data.py: there is no index.json", f"--check={source}")
+    for option, why in (
+        ("--quality=96", "must be a whole number from 1 to 95, not '96'"),
+        ("--quality=0", "must be a whole number from 1 to 95, not '0'"),
+        ("--resize=1e11", "must be a whole number from 1 to 999999999, in digits, not '1e11'"),
+        ("--resize=1000000000", "must be a whole number from 1 to 999999999, not '1000000000'"),
+    ):
+        fails(2, why, source, f"--out={tmp_path / 'x'}", option)
     assert not (tmp_path / "x").exists()
 
 
