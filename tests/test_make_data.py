@@ -101,6 +101,35 @@ def test_a_set_gives_what_the_folder_gives(source, made):
             b.test.keys[6]
 
 
+def test_names_that_are_no_utf_8(source, tmp_path):
+    """Of images and of a class, in the set as in the folder; also of one that cannot be read."""
+    folder = shutil.copytree(source, tmp_path / "photos")
+    odd = [folder / os.fsdecode(name) for name in (b"ant/\xe9.png", b"ant/\xe8.png", b"b\xff")]
+    try:
+        for new, old in zip(odd, ("ant/1.png", "ant/3.png", "bee")):
+            (folder / old).rename(new)
+    except OSError:
+        pytest.skip("the file system has no such names")
+    (odd[2] / "two\nlines.jpg").write_text("no image")
+    literal = odd[0].with_name(r"\xe9.png")
+    shutil.copy(odd[0].with_name("5.png"), literal)
+    told = pack(folder, tmp_path / "packed")
+    assert (
+        told.err
+        == r"bad image left out: 'b\udcff/two\nlines.jpg': no image of a known format" + "\n"
+    )
+    assert call("make_data", f"--check={tmp_path / 'packed'}", "--workers=0").code == 0
+    given = tar(tmp_path / "photos.tar", folder)
+    with open_(folder) as a, open_(tmp_path / "packed") as b, open_(given) as c:
+        assert (b.classes, c.classes) == (a.classes, a.classes)
+        for split in "train", "test":
+            keys = [k for k in a.splits[split].keys if "\n" not in k]
+            assert list(b.splits[split].keys) == keys
+            assert list(c.splits[split].keys) == list(a.splits[split].keys)
+        found = {*a.train.keys, *a.test.keys}
+        assert {os.path.relpath(path, folder) for path in [*odd[:2], literal]} <= found
+
+
 def test_train_and_test_folders(tmp_path):
     for split, each in ("train", 6), ("val", 2):
         photos(tmp_path / "photos" / split, each=each)

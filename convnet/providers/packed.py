@@ -83,7 +83,7 @@ class Keys(Sequence):
         shard, row = self.table.shard(range(len(self))[i])
         begin, size = self.table.key_at[shard]
         data = self.places.read(self.table.first + shard, begin + row * size, size)
-        return data.rstrip(b"\0").decode("utf-8", "replace")
+        return data.rstrip(b"\0").decode("utf-8", "surrogateescape")
 
 
 class Packed(Images):
