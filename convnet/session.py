@@ -104,6 +104,7 @@ def _train(run: Run) -> int:
         )
         return 0
     began, report = time.perf_counter(), Report(run)
+    given.say_notes(report.notes)
     try:
         compile_kernels(run.net, run.plan.minibatch, report.say)
         run.train(report)
