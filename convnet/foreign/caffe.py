@@ -126,7 +126,7 @@ def _layer(raw: _Raw) -> Layer:
     """Weights as (out, in, rows, columns) or (out, in): old blobs have four numbers always."""
     W, wanted = raw.blobs[0], DIMENSIONS[raw.kind]
     if W.ndim < wanted or math.prod(W.shape[: W.ndim - wanted]) != 1:
-        shape = "x".join(map(str, W.shape))
+        shape = "x".join(map(str, W.shape)) or "1"
         raise Refused(f"layer {raw.name}: {shape} weights cannot be those of a {raw.kind}")
     bias = raw.blobs[1].reshape(-1) if len(raw.blobs) > 1 else None
     W = W.reshape(W.shape[W.ndim - wanted :])
