@@ -9,6 +9,8 @@ from collections.abc import Callable
 from convnet import __version__
 from convnet.cli import Parser
 
+MOST = 999_999_999  # of what is counted
+
 
 def parser(doc: str) -> Parser:
     """A parser with the tool's docstring as its help."""
@@ -38,9 +40,7 @@ def positive(text: str) -> int:
 
 def quality(text: str) -> int:
     """A quality of JPEG files: 1 to 95, beyond which they only grow."""
-    if positive(text) > 95:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 95, not {text!r}")
-    return int(text)
+    return _whole(text, 1, 95)
 
 
 def natural(text: str) -> int:
@@ -48,10 +48,14 @@ def natural(text: str) -> int:
     return _whole(text, 0)
 
 
-def _whole(text: str, least: int) -> int:
-    if not text.isdecimal() or len(text) > 9 or int(text) < least:
-        raise argparse.ArgumentTypeError(f"must be a whole number of {least} or more, not {text!r}")
-    return int(text)
+def _whole(text: str, least: int, most: int = MOST) -> int:
+    if text.isdecimal() and len(text) <= 9 and least <= int(text) <= most:
+        return int(text)
+    which = f"of {least} or more" if most == MOST else f"from {least} to {most}"
+    with contextlib.suppress(ValueError):
+        if float(text) >= least:  # too large, or 1e3
+            which = f"from {least} to {most}" + ("" if text.isdecimal() else ", in digits")
+    raise argparse.ArgumentTypeError(f"must be a whole number {which}, not {text!r}")
 
 
 def amount(text: str) -> float:

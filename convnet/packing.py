@@ -3,13 +3,17 @@
 The images to train on are mixed once, by a draw that is the same each time, and cut into shards of
 so many. Processes read and check them, this one writes: one shard at a time, in order. So what is
 written depends on the images and the options alone, and a run that was killed has lost one shard.
+When it goes on, names and sizes tell whether the images are still the same; a shard that is older
+than one of its images is made again.
 """
 
 import contextlib
 import io
 import json
+import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,9 +112,16 @@ class Packing:
             if found.about.get("of") != self.of:
                 raise UsageError(f"{self.folder}: holds shards of other images or options; name "
                                  "another folder, or delete it")  # fmt: skip
-            return found
+            made = path.stat().st_mtime_ns
+            newer = next((i for i in part if self.source.changed(split, i) > made), None)
+            if newer is None:
+                return found
+            key = printable(self.splits[split].keys[newer])
+            print(f"{path.name}: is made again, {key} is newer")
+        began = time.time_ns()
         left_out, about = [], {"of": self.of, "side": 0}
         size = shards.write(path, self._records(split, part, left_out, about), left_out, about)
+        os.utime(path, ns=(began, began))  # what is changed while it is written is newer
         print(f"{path.name}: {count(len(part) - len(left_out), 'image')}, {size / 1e6:.1f} MB",
               flush=True)  # fmt: skip
         return shards.read(path)

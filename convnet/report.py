@@ -6,7 +6,6 @@ That is results.csv (convnet/results.py) and, where it is asked for, event files
 
 import contextlib
 import json
-import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from convnet import files
 from convnet.board import Board
 from convnet.checkpoint import CheckpointError
-from convnet.results import Table
+from convnet.results import Table, lines_of
 from convnet.sgd import rates_at
 
 if TYPE_CHECKING:
@@ -31,34 +30,42 @@ class Report:
         self.run = run
         self.path = run.folder / "metrics.jsonl"
         self.last_test: dict[str, np.ndarray] = {}
-        with self._disk():
-            rows = self._forget_the_future()
+        self.notes: list[str] = []
+        with self._disk(self.path):
+            self.table = Table(self._forget_the_future())
+        self._write_table()
+        with self._disk(self.path):
             self.file = self.path.open("ab", buffering=0)
-            self.table = Table(map(json.loads, rows))
-            self._write_table()
         self.board = Board(run.folder, run.net) if run.plan.tensorboard else None
         self.bar = self._bar() if sys.stderr.isatty() else None
 
-    def _forget_the_future(self) -> list[bytes]:
-        """After a resume: drop the lines of batches that will be trained again, and torn ones.
+    def _forget_the_future(self) -> list[dict]:
+        """After a resume: drop the lines of batches that will be trained again, and what is none.
 
-        Returns those that stay.
+        Returns the rows of those that stay.
         """
         if not self.path.exists():
             return []
-        now = self.run.net.step
-        rows = self.path.read_bytes().splitlines(keepends=True)
-        rows = [row for row in rows if _step_of(row) <= now]
-        files.replace(self.path, rows)
+        lines, rows, none, now = [], [], [], self.run.net.step
+        for number, line, row in lines_of(self.path.read_bytes()):
+            if row is None:
+                none.append(number)
+            elif row["step"] <= now:
+                lines.append(line)
+                rows.append(row)
+        if none:
+            more = f", and {len(none) - 1} more of the kind" if len(none) > 1 else ""
+            self.notes.append(f"{self.path}:{none[0]}: is no row of a run; taken out{more}")
+        files.replace(self.path, lines)
         return rows
 
     @contextlib.contextmanager
-    def _disk(self) -> Iterator[None]:
+    def _disk(self, path: Path) -> Iterator[None]:
         """What the disk refuses, in one line."""
         try:
             yield
         except OSError as e:
-            raise CheckpointError(f"{self.path}: {files.advice(e)}") from None
+            raise CheckpointError(f"{path}: {files.advice(e)}") from None
 
     def _bar(self):
         from tqdm import tqdm
@@ -125,22 +132,17 @@ class Report:
     def _write(self, row: dict) -> None:
         at = self.run.at
         row = {"step": self.run.net.step, "epoch": at.epoch, "batch": at.batch, **row}
-        with self._disk():
+        with self._disk(self.path):
             self.file.write(json.dumps(row).encode() + b"\n")
-            self.table.add(row)
-            if "test" in row:
-                self._write_table()
-            if self.board:
+        self.table.add(row)
+        if "test" in row:
+            self._write_table()
+        if self.board:
+            with self._disk(self.run.folder):
                 self.board.add(row)
 
     def _write_table(self) -> None:
+        path = self.run.folder / "results.csv"
         if self.table.rows:
-            files.replace(self.run.folder / "results.csv", [self.table.csv()])
-
-
-def _step_of(row: bytes) -> float:
-    """The step that a line of metrics.jsonl tells of; infinity if the line is not whole."""
-    try:
-        return json.loads(row)["step"] if row.endswith(b"\n") else math.inf
-    except (ValueError, KeyError, TypeError):
-        return math.inf
+            with self._disk(path):
+                files.replace(path, [self.table.csv()])

@@ -8,7 +8,8 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 ABOUT = {"step", "epoch", "batch", "progress", "size", "images", "seconds", "images_per_s"}
 
@@ -20,11 +21,35 @@ def costs_of(row: dict) -> dict[str, float]:
 
 def row_of(line: bytes) -> dict:
     """A line of metrics.jsonl. ValueError where it tells of no batch and no test of a run."""
-    row = json.loads(line)
+    try:
+        return _checked(json.loads(line))
+    except (RecursionError, OverflowError):
+        raise ValueError("has what is no number") from None
+
+
+def lines_of(data: bytes) -> Iterator[tuple[int, bytes, dict | None]]:
+    """(number, line, its row, None where it is none) of each line of a metrics.jsonl.
+
+    A last line that is cut short, as a crash leaves it, is left out.
+    """
+    for number, line in enumerate(data.splitlines(keepends=True), 1):
+        if line.endswith(b"\n"):
+            try:
+                row = row_of(line)
+            except ValueError:
+                row = None
+            yield number, line, row
+
+
+def _checked(row: Any) -> dict:
+    """What was read of a line, if it is of a run; else ValueError."""
     values = row.get("test", costs_of(row)) if isinstance(row, dict) else None
     if not isinstance(values, dict) or not values:
         raise ValueError("tells of no costs")
-    numbers = [*values.values(), row.get("seconds", 0), row.get("images", 1)]
+    rates = row.get("rates", {})
+    if not isinstance(rates, dict):
+        raise ValueError("has rates that are none")
+    numbers = [*values.values(), *rates.values(), row.get("seconds", 0), row.get("images", 1)]
     if not all(type(n) in (int, float) and math.isfinite(n) for n in numbers):
         raise ValueError("has what is no number")
     if not all(type(row.get(k)) is int and row[k] >= 1 for k in ("step", "epoch", "batch")):

@@ -145,8 +145,8 @@ def text(line: str) -> str:
     return line.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def texts(lines: list[str]) -> np.ndarray:
-    """Texts as HDF5's UTF-8 of one length."""
-    coded = [text(line).encode() for line in lines]
+def texts(lines: list[str], names: bool = False) -> np.ndarray:
+    """Texts as HDF5's UTF-8 of one length; names of files keep what of their bytes is none."""
+    coded = [(line if names else text(line)).encode("utf-8", "surrogateescape") for line in lines]
     length = max(1, max(map(len, coded), default=1))
     return np.array(coded, h5py.string_dtype("utf-8", length))

@@ -103,6 +103,7 @@ def _train(run: Run) -> int:
         )
         return 0
     began, report = time.perf_counter(), Report(run)
+    given.say_notes(report.notes)
     try:
         compile_kernels(run.net, run.plan.minibatch, report.say)
         run.train(report)
@@ -178,10 +179,8 @@ def check(args) -> int:
     if not args.layer_def:
         raise UsageError("--layer-def=FILE.cfg is needed (or --keys)")
     source = Source.read(args.layer_def, args.layer_params, tuple(args.set))
-    size, channels = source.image_size()
-    size = args.size or size
     classes = args.classes or (10 if "classes" in source.text else None)
-    graph = source.graph({0: (size, size, channels) if size else None}, classes)
+    graph = source.graph({0: source.images(args.size and (args.size, args.size))}, classes)
     for remark in graph.remarks:
         print(f"note: {remark}")
     print(summary.table(graph, args.minibatch))

@@ -5,7 +5,7 @@
     label     int32 (n)       its class, from 0; -1: nobody knows
     crc32     uint32 (n)      of its bytes: decoders do not notice most damage
     position  int64 (n)       its place in the split, which is mixed before it is cut
-    key       UTF-8 (n)       its name
+    key       UTF-8 (n)       its name; of a file whose name is no UTF-8, the bytes of that
     left_out  UTF-8           what could not be read when the shard was made, and why
 
 The attribute `tables` is a CRC-32 of all but bytes, the other attributes included. Any program with
@@ -64,7 +64,7 @@ def write(path: Path, records: Iterable[Record], left_out: list[str], about: dic
         file.flush()
         made = {"offset": offset, **tables}
         made = {name: np.array(made[name], kind) for name, kind in TABLES.items()}
-        made |= {"key": rows.texts(tables["key"]), "left_out": rows.texts(left_out)}
+        made |= {"key": rows.texts(tables["key"], names=True), "left_out": rows.texts(left_out)}
         _finish(file, begin, offset[-1], made, about)
     return offset[-1]
 

@@ -73,11 +73,29 @@ class Source:
 
     def image_size(self) -> tuple[int | None, int | None]:
         """imgSize and channels of the image data layer, None where the cfg leaves them open."""
+        found = (re.fullmatch(r"0*[1-9]\d{0,8}", self._data().get(k, "")) for k in KEYS)
+        return tuple(int(match[0]) if match else None for match in found)
+
+    def _data(self) -> dict:
+        """The section of the images."""
         for section in self.sections()[0].values():
             if section.get("type") == "data" and section.get("dataidx") == "0":
-                found = (re.fullmatch(r"0*[1-9]\d{0,8}", section.get(k, "")) for k in KEYS)
-                return tuple(int(match[0]) if match else None for match in found)
-        return None, None
+                return section
+        return {}
+
+    def images(self, size: tuple[int, int] | None) -> tuple[int, int, int | None] | None:
+        """(H, W, C) of the images where there are none: of --size, else of the cfg; None: open.
+
+        Raises CfgError where both say it and differ.
+        """
+        side, channels = self.image_size()
+        H, W = size or (side, side)
+        if side and (side, side) != (H, W):
+            said = self._data()["imgsize"]
+            more = f"; --set={said.section}.imgSize={H} changes it" if H == W else ""
+            why = f"--size={H if H == W else f'{H}x{W}'} is for a cfg that leaves it open{more}"
+            raise CfgError([said.wrong(why)])
+        return (H, W, channels) if H else None
 
     def graph(
         self, feeds: dict[int, Shape | None] | None = None, classes: int | None = None

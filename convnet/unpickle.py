@@ -6,8 +6,9 @@ array, and the one that turns text back into bytes. Everything else, and object 
 Readers of other formats add stand-ins of their own (convnet/foreign/).
 """
 
-import math
+import io
 import pickle
+import pickletools
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import IO, Any
 import numpy as np
 
 from convnet.loader import DataError
+from convnet.refused import Refused, shaped
 
 
 class _Dtype:
@@ -23,13 +25,15 @@ class _Dtype:
 
     def __init__(self, kind: str | bytes, *_):
         kind = kind.decode("latin-1") if isinstance(kind, bytes) else kind
-        if not re.fullmatch(r"[<>|=]?[iuf][1248]", kind):
-            raise pickle.UnpicklingError(f"an array of type {kind!r}, not of plain numbers")
+        if not isinstance(kind, str) or not re.fullmatch(r"[<>|=]?([iu][1248]|f[248])", kind):
+            raise Refused(f"an array of type {kind!s:.20}, not of plain numbers")
         self.kind, self.order = kind.lstrip("<>|="), "|"
 
     def __setstate__(self, state: tuple):
         order = state[1]
         self.order = order.decode("latin-1") if isinstance(order, bytes) else order
+        if self.order not in ("<", ">", "|", "="):
+            raise Refused("an array of no known order of bytes")
 
     def real(self) -> np.dtype:
         return np.dtype(self.order.replace("|", "") + self.kind)
@@ -47,16 +51,20 @@ class Array:
         _, shape, dtype, fortran, raw = state
         raw = raw.encode("latin-1") if isinstance(raw, str) else raw
         if not isinstance(dtype, _Dtype) or not isinstance(raw, bytes):
-            raise pickle.UnpicklingError("an array of objects")
-        values = np.frombuffer(raw, dtype.real())
-        if math.prod(shape) != values.size:
-            raise pickle.UnpicklingError(f"an array of shape {shape} with {values.size} numbers")
-        self.array = values.reshape(shape, order="F" if fortran else "C")
+            raise Refused("an array of objects")
+        kind = dtype.real()
+        if len(raw) % kind.itemsize or not isinstance(shape, tuple):
+            raise Refused("an array that ends in the middle of a number")
+        values = np.frombuffer(raw, kind) if raw else np.empty(0, kind)
+        try:
+            self.array = shaped(values, shape, "F" if fortran else "C")
+        except Refused as e:
+            raise Refused(f"an array {e}") from None
 
 
 def _reconstruct(cls: type, *_) -> Array:
     if cls is not Array:
-        raise pickle.UnpicklingError("an array of a class of its own")
+        raise Refused("an array of a class of its own")
     return Array()
 
 
@@ -77,30 +85,42 @@ class Unpickler(pickle.Unpickler):
     """Reads a pickle in which only `known` things may be named.
 
     known: {(module, name): stand-in}. outside: what stands for a reference to things outside of the
-    pickle. Text of Python 2 comes as bytes. Whatever is wrong with a pickle is an exception of
-    about any kind; `why` tells it.
+    pickle, which is a file in memory. Text of Python 2 comes as bytes. Whatever is wrong with a
+    pickle is an exception of about any kind; `why` tells it.
     """
 
     def __init__(self, file: IO[bytes], known: Mapping = ARRAYS, outside: Callable | None = None):
         super().__init__(file, encoding="bytes")
-        self.known, self.outside = known, outside
+        self.file, self.known, self.outside = file, known, outside
+
+    def load(self) -> Any:
+        """The content, once it is known that nothing in the pickle is longer than the file.
+
+        pickle itself makes room for as much as a pickle says, and a list for as many names.
+        """
+        begin = self.file.tell()
+        for number, (op, told, _) in enumerate(pickletools.genops(self.file)):
+            if op.name in ("PUT", "BINPUT", "LONG_BINPUT") and not told <= number:
+                raise Refused("it is damaged")
+        self.file.seek(begin)
+        return super().load()
 
     def find_class(self, module: str, name: str) -> Any:
         """The stand-in for a name."""
         if (module, name) not in self.known:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which data never need")
+            raise Refused(f"it asks for {module}.{name}, which data never need")
         return self.known[module, name]
 
     def persistent_load(self, pid: Any) -> Any:
         """The stand-in for a thing outside."""
         if self.outside is None:
-            raise pickle.UnpicklingError("it refers to things outside of the file")
+            raise Refused("it refers to things outside of the file")
         return self.outside(pid)
 
 
 def why(error: Exception) -> str:
-    """What is wrong with a pickle, in one line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    """What is wrong with a pickle, in one line: in our words, Python's mean nothing to a user."""
+    return str(error)[:200] if isinstance(error, Refused) else "it is damaged or cut short"
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -109,8 +129,9 @@ def load(path: Path) -> dict[str, Any]:
     Keys are text, other texts bytes where Python 2 wrote them. Raises DataError.
     """
     try:
-        with path.open("rb") as file:
-            found = _plain(Unpickler(file).load())
+        found = _plain(Unpickler(io.BytesIO(path.read_bytes())).load())
+    except MemoryError:
+        raise
     except OSError as e:
         raise DataError(f"{path}: {(e.strerror or str(e)).lower()}") from None
     except Exception as e:  # a damaged pickle may raise about anything

@@ -1,12 +1,15 @@
 """tools/make_data.py, and the providers of what it makes and is made from: packed, tars."""
 
 import io
+import itertools
 import json
+import os
 import shutil
 import signal
 import subprocess
 import tarfile
 import time
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -96,6 +99,35 @@ def test_a_set_gives_what_the_folder_gives(source, made):
         assert b.test.keys[-1] == a.test.keys[-1]
         with pytest.raises(IndexError):
             b.test.keys[6]
+
+
+def test_names_that_are_no_utf_8(source, tmp_path):
+    """Of images and of a class, in the set as in the folder; also of one that cannot be read."""
+    folder = shutil.copytree(source, tmp_path / "photos")
+    odd = [folder / os.fsdecode(name) for name in (b"ant/\xe9.png", b"ant/\xe8.png", b"b\xff")]
+    try:
+        for new, old in zip(odd, ("ant/1.png", "ant/3.png", "bee")):
+            (folder / old).rename(new)
+    except OSError:
+        pytest.skip("the file system has no such names")
+    (odd[2] / "two\nlines.jpg").write_text("no image")
+    literal = odd[0].with_name(r"\xe9.png")
+    shutil.copy(odd[0].with_name("5.png"), literal)
+    told = pack(folder, tmp_path / "packed")
+    assert (
+        told.err
+        == r"bad image left out: 'b\udcff/two\nlines.jpg': no image of a known format" + "\n"
+    )
+    assert call("make_data", f"--check={tmp_path / 'packed'}", "--workers=0").code == 0
+    given = tar(tmp_path / "photos.tar", folder)
+    with open_(folder) as a, open_(tmp_path / "packed") as b, open_(given) as c:
+        assert (b.classes, c.classes) == (a.classes, a.classes)
+        for split in "train", "test":
+            keys = [k for k in a.splits[split].keys if "\n" not in k]
+            assert list(b.splits[split].keys) == keys
+            assert list(c.splits[split].keys) == list(a.splits[split].keys)
+        found = {*a.train.keys, *a.test.keys}
+        assert {os.path.relpath(path, folder) for path in [*odd[:2], literal]} <= found
 
 
 def test_train_and_test_folders(tmp_path):
@@ -272,6 +304,59 @@ def test_it_goes_on_after_kill_9(tmp_path):
     assert "holds shards of other images or options" in wrong.err
 
 
+@pytest.mark.parametrize("how", ["written over", "an older file", "a link", "in a tar"])
+def test_an_image_that_was_replaced_is_packed_again(tmp_path, how):
+    """By one of the same length, between two runs; the other shards stay as they are."""
+    folder, out = photos(tmp_path / "photos", suffixes=(".png",)), tmp_path / "packed"
+    old, new = folder / "ant" / "2.png", tmp_path / "new.png"
+    pixels = np.asarray(Image.open(old))
+    Image.fromarray(255 - pixels).save(new)
+    length = max(path.stat().st_size for path in (old, new))
+    for path in old, new:  # Pillow does not mind what is behind the end
+        path.write_bytes(path.read_bytes().ljust(length, b"\0"))
+    if how == "a link":
+        old.rename(tmp_path / "old.png")
+        old.symlink_to(tmp_path / "old.png")
+    given = tar(tmp_path / "photos.tar", folder) if how == "in a tar" else folder
+    pack(given, out)
+    before = files(out)
+    if how == "written over":
+        old.write_bytes(new.read_bytes())
+    elif how == "an older file":
+        os.utime(new, (1e9, 1e9))
+        new.replace(old)
+    elif how == "a link":
+        old.unlink()
+        old.symlink_to(new)
+    else:
+        old.write_bytes(new.read_bytes())
+        tar(given, folder)
+    told = pack(given, out).out
+    assert f"train-00000.h5: is made again, ant{os.sep}" in told
+    assert files(out).keys() == before.keys()
+    with open_(folder) as a, open_(out) as b:
+        same(a, b)
+    changed = {name for name, data in files(out).items() if data != before[name]}
+    assert changed == {"index.json", "train-00000.h5"}
+    again = pack(given, out).out
+    assert "is made again" not in again
+
+
+def test_an_image_that_is_replaced_while_its_shard_is_written(tmp_path, monkeypatch):
+    folder, out = photos(tmp_path / "photos"), tmp_path / "packed"
+    finish = shards._finish
+
+    def late(*args):
+        for path in folder.rglob("*.*"):
+            path.write_bytes(path.read_bytes())
+        return finish(*args)
+
+    monkeypatch.setattr(shards, "_finish", late)
+    pack(folder, out)
+    monkeypatch.undo()
+    assert "train-00000.h5: is made again" in pack(folder, out).out
+
+
 def test_a_damaged_image_is_a_bad_image(copy):
     with open_(copy) as data:
         place = data.item("train", 4)
@@ -395,26 +480,35 @@ def test_commands_that_cannot_be(source, made, tmp_path):
     fails(2, "is packed; what can be packed is images", made, f"--out={tmp_path / 'x'}")
     fails(3, "no such folder", tmp_path / "none", f"--out={tmp_path / 'x'}")
     fails(3, "no such folder", f"--check={tmp_path / 'none'}")
-    fails(3, "the set is not finished", f"--check={source}")
-    fails(2, "from 1 to 95, not '96'", source, f"--out={tmp_path / 'x'}", "--quality=96")
+    fails(3, "photos: is no set of tools/make_data.py: there is no index.json", f"--check={source}")
+    for option, why in (
+        ("--quality=96", "must be a whole number from 1 to 95, not '96'"),
+        ("--quality=0", "must be a whole number from 1 to 95, not '0'"),
+        ("--resize=1e11", "must be a whole number from 1 to 999999999, in digits, not '1e11'"),
+        ("--resize=1000000000", "must be a whole number from 1 to 999999999, not '1000000000'"),
+    ):
+        fails(2, why, source, f"--out={tmp_path / 'x'}", option)
     assert not (tmp_path / "x").exists()
 
 
 # ---------------------------------------------------------------- tar files
 
 
-def tar(path, folder, top="", mode="w"):
-    """A tar file of what is in a folder, in no order."""
+def tar(path, folder, *tops, mode="w"):
+    """A tar file of what is in a folder, in no order; the names begin with each of tops in turn."""
     with tarfile.open(path, mode) as file:
-        for item in sorted(folder.rglob("*"), reverse=True):
-            if item.is_file():
-                file.add(item, f"{top}{item.relative_to(folder)}")
+        items = filter(Path.is_file, sorted(folder.rglob("*"), reverse=True))
+        for item, top in zip(items, itertools.cycle(tops or [""])):
+            info = file.gettarinfo(item)
+            info.name = f"{top}{item.relative_to(folder)}"  # add() would take a / away
+            file.addfile(info, io.BytesIO(item.read_bytes()))
     return path
 
 
-@pytest.mark.parametrize("top", ["", "./", "my/photos/"])
-def test_a_tar_file(source, tmp_path, top):
-    path = tar(tmp_path / "photos.tar", source, top)
+@pytest.mark.parametrize("tops", [["./"], ["my/photos/"], ["/", "", "//"], ["/a/", "a/", "///a/"]])
+def test_a_tar_file(source, tmp_path, tops):
+    """Names from the root and others, in one file, are of one folder."""
+    path = tar(tmp_path / "photos.tar", source, *tops)
     with open_(source) as a, open_(path) as b:
         assert type(b).__name__ == "Tars"
         same(a, b)

@@ -573,7 +573,9 @@ def test_other_pickles_are_refused(tmp_path):
     assert "not of plain numbers" in error(pickle.dumps({"data": np.array([{}, []], object)}, 2))
     assert "not of plain numbers" in error(pickle.dumps({"d": np.zeros(2, "i4,f4")}, 2))
     assert "not of plain numbers" in error(PYTHON2.replace(b"U\x02u1", b"U\x02O8"))
-    assert "3) with 5 numbers" in error(PYTHON2.replace(b"U\x06\x01", b"U\x05"))
+    sides = b"J\xfe\xff\xff\xffJ\xfd\xff\xff\xff\x86"
+    assert "an array of -2x-3 cannot be" in error(PYTHON2.replace(b"K\x02K\x03\x86", sides))
+    assert "an array of 2x3 holds 5 numbers" in error(PYTHON2.replace(b"U\x06\x01", b"U\x05"))
     assert "a class of its own" in error(PYTHON2.replace(b"numpy\nndarray", b"numpy\ndtype"))
     assert "holds a list" in error(pickle.dumps([1], 2))
     assert "not a pickle" in error(b"hello") and "not a pickle" in error(b"")

@@ -21,6 +21,7 @@ from tests.tooling import ROOT, TINY, call, environment, metrics, photos, spawn,
 
 TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("*.py"))
 QUICK = ("--minibatch=512", "--epochs=1")
+SMALL = ROOT / "layer_configs" / "spp_small.cfg"
 
 
 @pytest.fixture(scope="module")
@@ -113,11 +114,13 @@ def test_version(tool):
         ("train", ["--seed=-1"], "--seed: must be a whole number of 0 or more, not '-1'"),
         ("check", ["--seed=x"], "--seed: must be a whole number of 0 or more, not 'x'"),
         ("train", ["--test-freq=-2"], "--test-freq: must be a whole number of 0 or more"),
+        ("train", ["--epochs=1e3"], "must be a whole number from 1 to 999999999, in digits, not"),
         ("train", ["--color-noise=nan"], "--color-noise: must be a number of 0 or more, not 'nan'"),
         ("train", ["--test-fraction=1"], "--test-fraction: must be a number between 0 and 1"),
         ("train", ["--mirror=maybe"], "--mirror: must be yes or no, not 'maybe'"),
         ("train", [], "--layer-def=FILE.cfg is needed (or --resume=RUN to go on with a run)"),
         ("check", [], "--layer-def=FILE.cfg is needed (or --keys)"),
+        ("check", [f"--layer-def={SMALL}", "--size=20"], "imgSize=48: --size=20 is for a cfg that"),
         ("check", ["--keys=pol"], "--keys=pol: no such type; did you mean 'pool'?"),
     ],
 )

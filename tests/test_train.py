@@ -146,8 +146,46 @@ def test_metrics_survive_a_torn_line(whole, tmp_path):
     folder = copy(whole, tmp_path / "run", "1.6.h5")
     text = (folder / "metrics.jsonl").read_bytes()
     (folder / "metrics.jsonl").write_bytes(text[: text.index(b'{"step": 8') + 20])
-    call("train", f"--resume={folder}")
+    result = call("train", f"--resume={folder}")
+    assert (result.code, result.err) == (0, "")
     assert metrics(folder) == metrics(whole)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"no JSON\n",
+        b"two\nlines\n",
+        b"\n",
+        b'{"step": 3}\n',
+        b'{"step": 3, "epoch": 1, "batch": "3", "logprob": 1.0}\n',
+        b'{"step": 3, "epoch": 1, "batch": 3, "logprob": NaN}\n',
+        b'{"step": 3, "epoch": 1, "batch": 3, "logprob": 1' + b"0" * 400 + b"}\n",
+        b'{"step": 3, "epoch": 1, "batch": 3, "test": {"logprob": 1.0}, "rates": [1]}\n',
+        b'{"step": 3, "epoch": 1, "batch": 3, "test": {"logprob": 1.0}, "rates": {"epsW": "x"}}\n',
+        b"[" * 100_000 + b"\n",
+    ],
+)
+def test_a_row_of_metrics_that_is_none_is_told_of(whole, tmp_path, line):
+    folder = copy(whole, tmp_path / "run", "1.6.h5")
+    path = folder / "metrics.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:2], line, *lines[3:]]))
+    result = call("train", f"--resume={folder}")
+    assert result.code == 0
+    more = ", and 1 more of the kind" if line.count(b"\n") > 1 else ""
+    assert result.err == f"note: {path}:3: is no row of a run; taken out{more}\n"
+    rows = metrics(whole)
+    assert metrics(folder) == rows[:2] + rows[3:]
+
+
+def test_results_that_cannot_be_written(whole, tmp_path):
+    folder = copy(whole, tmp_path / "run", "1.6.h5")
+    (folder / "results.csv").unlink(missing_ok=True)
+    (folder / "results.csv").mkdir()
+    result = call("train", f"--resume={folder}")
+    assert (result.code, result.err.count("\n")) == (5, 1)
+    assert result.err.startswith(f"{folder / 'results.csv'}: ")
 
 
 def test_resume_at_the_end(whole, tmp_path):

@@ -69,5 +69,6 @@ def _numbers(option: str, text: str, channels: int, least: float = -1e9) -> tupl
     if len(found) not in (1, channels) or not all(least <= n <= 1e9 for n in found):
         more = f" or {channels} with commas" if channels > 1 else ""
         where = ", a .binaryproto or data" if option == "--mean" else ""
-        raise UsageError(f"{option}={text}: must be a number{more}{where}")
+        above = " above 0" if least > 0 else ""
+        raise UsageError(f"{option}={text}: must be a number{above}{more}{where}")
     return found

@@ -18,6 +18,7 @@ import numpy as np
 
 from convnet.foreign import wire
 from convnet.foreign.found import Found, Input, Layer, floats, fold
+from convnet.refused import Refused, shaped
 
 V1_TYPES = {4: "Convolution", 14: "InnerProduct", 39: "Deconvolution"}
 V0_TYPES = {"conv": "Convolution", "innerproduct": "InnerProduct"}
@@ -43,7 +44,7 @@ class _Raw(NamedTuple):
 
 
 def read(path: str, data: memoryview) -> Found:
-    """The layers of a .caffemodel. ValueError("why") if it is none or is damaged."""
+    """The layers of a .caffemodel. Refused if it is none or is damaged."""
     found = Found(path, "Caffe", [], Input(True, MEAN))
     makers: dict[str, int] = {}  # number of the layer whose output, normalised or not, is a top
     every = [*map(_raw, _messages(data))]
@@ -55,7 +56,7 @@ def read(path: str, data: memoryview) -> Found:
             at = len(found.layers) - 1
         elif raw.kind in ("BatchNorm", "Scale") and at is not None:
             if readers[raw.bottoms[0]] > 1:
-                raise ValueError(
+                raise Refused(
                     f"layer {raw.name}: normalises {raw.bottoms[0]}, which others read as it was; "
                     "that has no counterpart here"
                 )
@@ -70,17 +71,17 @@ def read(path: str, data: memoryview) -> Found:
             if at is not None:
                 makers[top] = at
     if not found.layers and not found.notes:
-        raise ValueError("holds no layer with weights; is it a .caffemodel?")
+        raise Refused("holds no layer with weights; is it a .caffemodel?")
     return found
 
 
 def mean(data: memoryview) -> np.ndarray:
-    """The image (H, W, C) of a .binaryproto, as the channels stand there. ValueError."""
+    """The image (H, W, C) of a .binaryproto, as the channels stand there. Refused."""
     image = floats(_blob(data))
     if image.ndim == 4 and len(image) == 1:
         image = image[0]
     if image.ndim != 3 or len(image) not in (1, 3):
-        raise ValueError(f"holds {'x'.join(map(str, image.shape))} numbers, which are no image")
+        raise Refused(f"holds {'x'.join(map(str, image.shape))} numbers, which are no image")
     return np.ascontiguousarray(image.transpose(1, 2, 0))
 
 
@@ -107,7 +108,9 @@ def _raw(found: tuple) -> _Raw:
     called = wire.text(got[name][-1]) if got[name] else ""
     word = got[kind][-1] if got[kind] else ""
     word = V1_TYPES.get(word, str(word)) if isinstance(word, int) else wire.text(word)
-    eps = [v for p in got[BATCH_NORM] for number, v in wire.fields(p) if number == 3]
+    eps = [v for p in got[BATCH_NORM] for number, v in wire.inside(p) if number == 3]
+    if eps and (isinstance(eps[-1], int) or len(eps[-1]) != 4):
+        raise Refused(f"layer {called}: eps is no float")
     return _Raw(
         called,
         V0_TYPES.get(word, word),
@@ -115,7 +118,7 @@ def _raw(found: tuple) -> _Raw:
         [wire.text(v) for v in got[top]],
         [_array(called, v) for v in got[blob]],
         struct.unpack("<f", eps[-1])[0] if eps else 1e-5,
-        any(n == TRANSPOSE and v for p in got[INNER_PRODUCT] for n, v in wire.fields(p)),
+        any(n == TRANSPOSE and v for p in got[INNER_PRODUCT] for n, v in wire.inside(p)),
     )
 
 
@@ -123,8 +126,8 @@ def _layer(raw: _Raw) -> Layer:
     """Weights as (out, in, rows, columns) or (out, in): old blobs have four numbers always."""
     W, wanted = raw.blobs[0], DIMENSIONS[raw.kind]
     if W.ndim < wanted or math.prod(W.shape[: W.ndim - wanted]) != 1:
-        shape = "x".join(map(str, W.shape))
-        raise ValueError(f"layer {raw.name}: {shape} weights cannot be those of a {raw.kind}")
+        shape = "x".join(map(str, W.shape)) or "1"
+        raise Refused(f"layer {raw.name}: {shape} weights cannot be those of a {raw.kind}")
     bias = raw.blobs[1].reshape(-1) if len(raw.blobs) > 1 else None
     W = W.reshape(W.shape[W.ndim - wanted :])
     W = np.ascontiguousarray(W.T) if raw.turned and wanted == 2 else W
@@ -132,7 +135,7 @@ def _layer(raw: _Raw) -> Layer:
 
 
 def _normalised(layer: Layer, raw: _Raw) -> Layer:
-    """The layer with a BatchNorm or a Scale in it. ValueError where that does not fit."""
+    """The layer with a BatchNorm or a Scale in it. Refused where that does not fit."""
     blobs = [blob.reshape(-1) for blob in raw.blobs]
     ones, zeros = (np.full(len(layer.kernels[0]), n, np.float32) for n in (1, 0))
     if raw.kind == "BatchNorm" and len(blobs) == 3 and len(blobs[2]) == 1:
@@ -141,23 +144,21 @@ def _normalised(layer: Layer, raw: _Raw) -> Layer:
         return fold(layer, mean, variance, ones, zeros, raw.eps)
     if raw.kind == "Scale" and len(blobs) in (1, 2):
         return fold(layer, zeros, ones, blobs[0], blobs[1] if len(blobs) > 1 else zeros, 0.0)
-    raise ValueError(f"layer {raw.name}: {len(blobs)} blobs cannot be those of a {raw.kind}")
+    raise Refused(f"layer {raw.name}: {len(blobs)} blobs cannot be those of a {raw.kind}")
 
 
 def _array(name: str, blob: Any) -> np.ndarray:
     try:
         return floats(_blob(blob))
-    except ValueError as e:
-        raise ValueError(f"layer {name}: a blob {e}") from None
+    except Refused as e:
+        raise Refused(f"layer {name}: a blob {e}") from None
 
 
 def _blob(data: Any) -> np.ndarray:
-    """The array of a blob. ValueError where it does not hold as many numbers as it says."""
-    if isinstance(data, int):
-        raise ValueError("is no message, or a damaged one")
+    """The array of a blob. Refused where it does not hold as many numbers as it says."""
     old, shape, kind = [None] * 4, None, 1
     pieces: dict[str, list] = {"<f4": [], "<f8": [], "raw": []}
-    for number, value in wire.fields(data):
+    for number, value in wire.inside(data):
         if isinstance(value, int):
             if number in (1, 2, 3, 4):
                 old[number - 1] = value
@@ -169,14 +170,11 @@ def _blob(data: Any) -> np.ndarray:
     word, parts = next(((w, p) for w, p in pieces.items() if p), ("<f4", []))
     word = RAW.get(kind, "") if word == "raw" else word
     if not word:
-        raise ValueError(f"has numbers of kind {kind}, which are none of floats")
+        raise Refused(f"has numbers of kind {kind}, which are none of floats")
     joined = parts[0] if len(parts) == 1 else b"".join(parts)
     if len(joined) % np.dtype(word).itemsize:
-        raise ValueError("ends in the middle of a number")
+        raise Refused("ends in the middle of a number")
     values = np.frombuffer(joined, word)
     if shape is None:
         shape = [1 if n is None else n for n in old] if any(old) else [len(values)]
-    if math.prod(shape) != len(values):
-        said = "x".join(map(str, shape))
-        raise ValueError(f"of {said} holds {len(values)} numbers")
-    return values.reshape(shape)
+    return shaped(values, shape)

@@ -17,6 +17,8 @@ from convnet.providers import Provider
 from convnet.source import Source
 from convnet.train import Plan, data_meta
 
+MOST = 1_000_000  # classes
+CLASSES = f"must be a number from 1 to {MOST}, or a file with a name a line"
 PLAN = Plan(epochs=30, minibatch=64)  # of the training that a net without data may begin
 
 
@@ -26,6 +28,8 @@ def bring(args) -> int:
         raise UsageError("--layer-def=FILE.cfg is needed: the net that the weights go into")
     if args.out:
         check_target(args.out, "--out", args.file)
+        if Path(args.out).exists():
+            raise UsageError(f"--out={args.out}: is there already; name another file")
     by_hand = _by_hand(args.map)
     source = Source.read(args.layer_def, args.layer_params, tuple(args.set))
     source.check_keys()
@@ -68,12 +72,16 @@ def _classes(args, source: Source, found: Found, provider: Provider | None) -> l
             raise UsageError(f"--classes={args.classes}: the data of --data-path has its own")
         return provider.classes
     if args.classes and not args.classes.isdecimal():
+        if not Path(args.classes).exists():
+            raise UsageError(f"--classes={args.classes}: {CLASSES}; there is no such file")
         names = [line.strip() for line in load_text(args.classes).splitlines() if line.strip()]
         if not names or len(set(names)) < len(names):
             raise UsageError(
                 f"--classes={args.classes}: must have a line for each class, all names different"
             )
         return names
+    if args.classes and not (len(args.classes) < 8 and 1 <= int(args.classes) <= MOST):
+        raise UsageError(f"--classes={args.classes}: {CLASSES}")
     last = found.layers[-1].kernels[0]
     return [str(i) for i in range(int(args.classes or len(last)))]
 
@@ -82,9 +90,7 @@ def _image(args, source: Source, provider: Provider | None) -> tuple | None:
     """(H, W, C) of the images, None where the cfg says it."""
     if provider:
         return provider.size, provider.size, provider.channels
-    size, channels = source.image_size()
-    H, W = args.size or (size, size)
-    return (H, W, channels) if H else None
+    return source.images(args.size)
 
 
 def _mean(args, found: Found, shape: tuple, provider: Provider | None) -> np.ndarray:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from convnet.foreign.found import Found, Layer, floats
+from convnet.refused import Refused, shaped
 from convnet.unpickle import ARRAYS, Array, Unpickler, text, why
 
 
@@ -69,19 +70,19 @@ def newest(folder: Path) -> Path | None:
 
 
 def read_zip(path: str, archive: zipfile.ZipFile) -> Found:
-    """The layers of a checkpoint written with --zip-save. ValueError("why")."""
+    """The layers of a checkpoint written with --zip-save. Refused."""
     inside = archive.infolist()
     if not inside:
-        raise ValueError("is an empty zip file")
+        raise Refused("is an empty zip file")
     return read(path, memoryview(archive.read(inside[0])))
 
 
 def read(path: str, data: memoryview) -> Found:
-    """The layers of a checkpoint. ValueError("why")."""
+    """The layers of a checkpoint. Refused."""
     try:
         content = Unpickler(io.BytesIO(data), KNOWN).load()
     except Exception as e:  # a damaged pickle may raise about anything
-        raise ValueError(
+        raise Refused(
             f"is no checkpoint of cuda-convnet: {why(e)}; nothing in it was run"
         ) from None
     state = _get(content, "model_state")
@@ -89,7 +90,7 @@ def read(path: str, data: memoryview) -> Found:
     if isinstance(layers, dict):
         layers = [*layers.values()]
     if not isinstance(layers, list):
-        raise ValueError("is no checkpoint of cuda-convnet: it has no model_state with layers")
+        raise Refused("is no checkpoint of cuda-convnet: it has no model_state with layers")
     found = Found(path, "cuda-convnet", [])
     for layer in layers:
         name, kind = (text(_get(layer, key)) for key in ("name", "type"))
@@ -97,31 +98,39 @@ def read(path: str, data: memoryview) -> Found:
         if weights:
             try:
                 found.layers.append(_layer(name, kind, layer, weights))
-            except (ValueError, TypeError) as e:
+            except Refused as e:
                 found.notes.append(f"{name}: of type={kind}, {e}")
     if not found.layers:
-        raise ValueError("holds no layer with weights")
+        raise Refused("holds no layer with weights")
     return found
 
 
 def _layer(name: str, kind: str, layer: dict, weights: list[np.ndarray]) -> Layer:
-    """ValueError where it has no counterpart here."""
+    """Refused where it has no counterpart here."""
     bias = _array(_get(layer, "biases"))
     if kind == "fc":
         kernels = [w.T for w in weights]
     elif kind == "conv" and not any(_list(_get(layer, "randSparse"))):
         sides = _list(_get(layer, "filterSize"))
         if len(sides) != len(weights):
-            raise ValueError(f"has {len(weights)} weights for {len(sides)} inputs")
-        kernels = [w.T.reshape(w.shape[1], -1, F, F) for w, F in zip(weights, sides)]
+            raise Refused(f"has {len(weights)} weights for {len(sides)} inputs")
+        kernels = [_maps(w, F) for w, F in zip(weights, sides)]
     else:
-        raise ValueError("which has no counterpart here")
-    if bias is not None and bias.size != len(kernels[0]):
-        side = math.isqrt(bias.size // len(kernels[0]))
-        bias = bias.reshape(len(kernels[0]), side, side)
+        raise Refused("which has no counterpart here")
+    kernels, K = [floats(k) for k in kernels], len(kernels[0])
+    if bias is not None and bias.size != K:
+        side = math.isqrt(bias.size // K)
+        bias = shaped(bias.reshape(-1), (K, side, side))
     elif bias is not None:
         bias = bias.reshape(-1)
-    return Layer(name, [floats(k) for k in kernels], bias, kind)
+    return Layer(name, kernels, None if bias is None else floats(bias), kind)
+
+
+def _maps(w: np.ndarray, F: Any) -> np.ndarray:
+    """The weights of a convolution, (out, in, rows, columns). Refused where they are none."""
+    if type(F) is not int or F < 1 or len(w) % (F * F):
+        raise Refused(f"has {len(w)} rows of weights for filterSize={F!s:.20}")
+    return w.T.reshape(w.shape[1], len(w) // (F * F), F, F)
 
 
 def _get(found: Any, key: str) -> Any:

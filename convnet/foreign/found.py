@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from convnet.checkpoint import CheckpointError
+from convnet.refused import Refused
 
 
 class WeightsError(CheckpointError):
@@ -56,26 +57,32 @@ class Found:
 
 
 def floats(array: np.ndarray) -> np.ndarray:
-    """As float32; ValueError for what is no array of finite floats."""
+    """As float32; Refused for what is no array of finite floats."""
     if array.dtype.kind != "f":
-        raise ValueError(f"is of {array.dtype}, not of floats")
+        raise Refused(f"is of {array.dtype}, not of floats")
+    if not array.size:
+        raise Refused("is empty")
     with np.errstate(over="ignore", invalid="ignore"):
         array = array.astype(np.float32, copy=False)
     if not np.isfinite(array).all():
-        raise ValueError("is not finite")
+        raise Refused("is not finite")
     return array
 
 
 def fold(layer: Layer, mean, variance, gamma, beta, eps: float) -> Layer:
     """A layer that does the work of a batch normalisation behind it as well.
 
-    y = (x - mean) / sqrt(variance + eps) * gamma + beta, each (out,). ValueError where they do not
+    y = (x - mean) / sqrt(variance + eps) * gamma + beta, each (out,). Refused where they do not
     fit.
     """
+    sizes = {part.shape for part in (mean, variance, gamma, beta)}
+    if sizes != {layer.kernels[0].shape[:1]}:
+        raise Refused(f"a batch normalisation behind {layer.name} is of another size")
     with np.errstate(all="ignore"):  # what is not finite then is refused below
         factor = gamma.astype(np.float64) / np.sqrt(variance.astype(np.float64) + eps)
-    if factor.shape != layer.kernels[0].shape[:1] or factor.shape != beta.shape:
-        raise ValueError(f"a batch normalisation behind {layer.name} is of another size")
-    bias = 0 if layer.bias is None else layer.bias
-    kernels = [floats(k * factor.reshape(-1, *[1] * (k.ndim - 1))) for k in layer.kernels]
-    return layer._replace(kernels=kernels, bias=floats((bias - mean) * factor + beta))
+        bias = (0 - mean if layer.bias is None else layer.bias - mean) * factor + beta
+        kernels = [k * factor.reshape(-1, *[1] * (k.ndim - 1)) for k in layer.kernels]
+    try:
+        return layer._replace(kernels=[*map(floats, kernels)], bias=floats(bias))
+    except Refused as e:
+        raise Refused(f"{layer.name}, with the batch normalisation behind it, {e}") from None

@@ -65,6 +65,8 @@ def to_ours(graph: Graph, l: layers.Layer, theirs: Layer) -> dict[str, np.ndarra
                 W = W.reshape(K, C, F, F)
             made[name] = W.transpose(2, 3, 1, 0) if W.ndim == 4 else W
     else:
+        if len({len(W) for W in theirs.kernels}) > 1:
+            raise ValueError("its inputs there have weights for different numbers of outputs")
         whole = np.concatenate([W.reshape(len(W), -1) for W in theirs.kernels], axis=1)
         at = 0
         for name, read in zip(kernels, l.reads):

@@ -23,6 +23,7 @@ from convnet.cli import UsageError
 from convnet.foreign.wire import Message
 from convnet.graph import Shape
 from convnet.net import Net
+from convnet.providers import printable
 from convnet.views import warp_mean
 from convnet.work import needed
 
@@ -122,7 +123,7 @@ def model(
     for name, parts in wanted.items():
         g.layer = name
         outputs[name] = _out(g, name, [made[part] for part in parts])
-    about = {"classes": "\n".join(net.classes)}
+    about = {"classes": "\n".join(map(printable, net.classes))}  # each on one line
     return pieces(g, {INPUT: (UINT8, image)}, outputs, about), outputs
 
 

@@ -14,6 +14,7 @@ from convnet.files import advice
 from convnet.foreign import caffe, cuda_convnet, own, safetensors, torch_pickle
 from convnet.foreign.found import Found, WeightsError
 from convnet.providers import printable
+from convnet.refused import Refused
 
 FORMATS = (
     "a run or checkpoint of convnet, Caffe's .caffemodel, PyTorch's .pth of a state dict, "
@@ -43,21 +44,21 @@ def read(name: str | Path) -> Found:
     try:
         found = _read(str(path), data)
         if not found.layers:
-            raise ValueError("no layer in it can be used: " + "; ".join(found.notes[:2]))
+            raise Refused("no layer in it can be used: " + "; ".join(found.notes[:2]))
         return found
-    except ValueError as e:
+    except Refused as e:
         raise WeightsError(f"{path}: {printable(str(e))}") from None
-    except MemoryError as e:
-        raise WeightsError(f"{path}: does not fit into memory, {e}") from None
-    except ZIP_ERRORS as e:
-        raise WeightsError(f"{path}: is a damaged zip file: {e}") from None
+    except MemoryError:
+        raise WeightsError(f"{path}: does not fit into memory") from None
+    except Exception:  # of Python's and NumPy's readers, at what no check here foresaw
+        raise WeightsError(f"{path}: is damaged, or not what it looks like") from None
 
 
 def mean_image(name: str) -> np.ndarray:
     """The image (H, W, C) of a .binaryproto. Raises WeightsError."""
     try:
         return caffe.mean(_bytes(Path(name)))
-    except ValueError as e:
+    except Refused as e:
         raise WeightsError(f"{name}: no mean image of Caffe: {e}") from None
 
 
@@ -75,15 +76,9 @@ def _of_checkpoint(saved: Checkpoint, path: Path) -> Found:
 
 def _read(path: str, data: memoryview) -> Found:
     if not len(data):
-        raise ValueError("is empty")
+        raise Refused("is empty")
     if data[:4] == b"PK\x03\x04":
-        with zipfile.ZipFile(path) as archive:
-            size = sum(inside.file_size for inside in archive.infolist())
-            if size > SHRUNK * len(data):
-                raise ValueError(f"is a zip file of {len(data):,} bytes that would become {size:,}")
-            of_torch = any(name.endswith("/data.pkl") for name in archive.namelist())
-            reader = torch_pickle if of_torch else cuda_convnet
-            return reader.read_zip(path, archive)
+        return _read_zip(path, data)
     if torch_pickle.is_legacy(data):
         return torch_pickle.read_legacy(path, data)
     if data[8:9] == b"{":
@@ -92,8 +87,26 @@ def _read(path: str, data: memoryview) -> Found:
         return cuda_convnet.read(path, data)
     try:
         return caffe.read(path, data)
-    except ValueError as e:
-        raise ValueError(f"read as a .caffemodel it {e}; can be {FORMATS}") from None
+    except Refused as e:
+        if str(e).startswith("layer "):
+            raise
+        raise Refused(f"read as a .caffemodel it {e}; can be {FORMATS}") from None
+
+
+def _read_zip(path: str, data: memoryview) -> Found:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            inside = archive.infolist()
+            if sum(part.compress_size for part in inside) > len(data):
+                raise zipfile.BadZipFile
+            size = sum(part.file_size for part in inside)
+            if size > SHRUNK * len(data):
+                raise Refused(f"is a zip file of {len(data):,} bytes that would become {size:,}")
+            of_torch = any(name.endswith("/data.pkl") for name in archive.namelist())
+            reader = torch_pickle if of_torch else cuda_convnet
+            return reader.read_zip(path, archive)
+    except ZIP_ERRORS:
+        raise Refused("is a damaged zip file, or one of a kind that is not read here") from None
 
 
 def _bytes(path: Path) -> memoryview:

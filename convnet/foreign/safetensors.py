@@ -6,7 +6,6 @@ files pass. So ours carry a CRC32 in the header's free text, which is checked wh
 """
 
 import json
-import math
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from convnet.foreign import state_dict
 from convnet.foreign.found import Found, Input
+from convnet.refused import Refused, shaped
 
 HEADER = 100_000_000  # most bytes of it, as in the reference implementation
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4",
@@ -22,7 +22,7 @@ DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8",
 
 
 def read(path: str, data: memoryview) -> Found:
-    """The layers of a file. ValueError("why") where it is none or is damaged."""
+    """The layers of a file. Refused where it is none or is damaged."""
     arrays, free = _arrays(data)
     found = Found(path, "safetensors", [], state_dict.INPUT)
     if "convnet.input" in free:
@@ -33,7 +33,7 @@ def read(path: str, data: memoryview) -> Found:
                 raise ValueError
             found.input, found.known = Input(False, mean, std), True
         except (TypeError, ValueError):
-            raise ValueError("what it says of the images it takes makes no sense") from None
+            raise Refused("what it says of the images it takes makes no sense") from None
     ordered = {name: arrays[name] for name in state_dict.in_order([*arrays])}
     if not found.known:
         found.notes.append("keeps no order; if no name is ours, layers are in that of their names")
@@ -43,10 +43,10 @@ def read(path: str, data: memoryview) -> Found:
 def _arrays(data: memoryview) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Every array by name, in the order in which they lie, and the free text."""
     if len(data) < 10:
-        raise ValueError("ends too early")
+        raise Refused("ends too early")
     size = int.from_bytes(data[:8], "little")
     if not 2 <= size <= min(HEADER, len(data) - 8):
-        raise ValueError("is no safetensors file, or ends too early")
+        raise Refused("is no safetensors file, or ends too early")
     try:
         header = json.loads(bytes(data[8 : 8 + size]))
         free = header.pop("__metadata__", {})
@@ -54,22 +54,26 @@ def _arrays(data: memoryview) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         told.sort(key=lambda entry: entry[3])
         said = free.pop("convnet.crc32", None)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise ValueError("is no safetensors file: its header makes no sense") from None
+        raise Refused("is no safetensors file: its header makes no sense") from None
     numbers, at, found = data[8 + size :], 0, {}
     for name, dtype, shape, begin, end in told:
-        kind = DTYPES.get(dtype)
+        kind = DTYPES.get(dtype) if isinstance(dtype, str) else None
         if kind is None:
-            raise ValueError(f"{name} is of {dtype!s:.20}, which is not read here")
-        whole = isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)
-        length = math.prod(shape) * np.dtype(kind).itemsize if whole else -1
-        if begin != at or end - begin != length or end > len(numbers):
-            raise ValueError(f"{name} does not lie where it should; the file is damaged")
-        found[name] = _values(numbers[begin:end], kind, dtype).reshape(shape)
+            raise Refused(f"{name} is of {dtype!s:.20}, which is not read here")
+        whole = isinstance(shape, list) and type(begin) is type(end) is int
+        if not whole or not at == begin <= end <= len(numbers):
+            raise Refused(f"{name} does not lie where it should; the file is damaged")
+        if (end - begin) % np.dtype(kind).itemsize:
+            raise Refused(f"{name} ends in the middle of a number; the file is damaged")
+        try:
+            found[name] = shaped(_values(numbers[begin:end], kind, dtype), shape)
+        except Refused as e:
+            raise Refused(f"{name} {e}; the file is damaged") from None
         at = end
     if at != len(numbers):
-        raise ValueError(f"has {len(numbers) - at} bytes too many; it is damaged")
+        raise Refused(f"has {len(numbers) - at} bytes too many; it is damaged")
     if said is not None and said != _crc(free, header, numbers):
-        raise ValueError("is damaged (its checksum is another)")
+        raise Refused("is damaged (its checksum is another)")
     return found, free
 
 

@@ -11,28 +11,29 @@ import re
 import numpy as np
 
 from convnet.foreign.found import Found, Input, Layer, floats, fold
+from convnet.refused import Refused
 
 INPUT = Input(False, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # torchvision's
 EPS = 1e-5
-PARTS = r"(.+)\.(weight|bias|running_mean|running_var|weight\.\d+)"
+PARTS = r"(.+)\.(weight|bias|running_mean|running_var|weight\.[0-9]{1,9})"
 
 
 def layers_of(found: Found, arrays: dict[str, np.ndarray]) -> Found:
-    """Add the layers that the arrays make, in their order. ValueError("why")."""
+    """Add the layers that the arrays make, in their order. Refused."""
     grouped: dict[str, dict[str, np.ndarray]] = {}
     for name, array in arrays.items():
         match = re.fullmatch(PARTS, name)
         if match:
             try:
                 grouped.setdefault(match[1], {})[match[2]] = floats(array)
-            except ValueError as e:
-                raise ValueError(f"{name} {e}") from None
+            except Refused as e:
+                raise Refused(f"{name} {e}") from None
         elif not name.endswith("num_batches_tracked"):
             found.notes.append(f"{name}: is no weight or bias of a layer")
     for name, parts in grouped.items():
         _add(found, name, parts)
     if not found.layers:
-        raise ValueError("holds no weights of layers, as features.0.weight")
+        raise Refused("holds no weights of layers, as features.0.weight")
     return found
 
 
@@ -63,6 +64,6 @@ def in_order(names: list[str]) -> list[str]:
 
     def place(name: str) -> tuple:
         last = name.split(".")[0] in ("classifier", "fc", "head")
-        return last, [(int(w), "") if w.isdigit() else (-1, w) for w in name.split(".")]
+        return last, [(len(w), w) if w.isdecimal() else (-1, w) for w in name.split(".")]
 
     return sorted(names, key=place)

@@ -10,18 +10,20 @@ as torch.save(net) writes it, names classes and is refused.
 
 import io
 import math
-import pickle
 import struct
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from convnet.foreign import state_dict
 from convnet.foreign.found import Found
+from convnet.refused import SIDES, Refused
 from convnet.unpickle import Unpickler, text, why
 
+SHARED = 100  # times at most that the tensors of a file have its numbers
 MAGIC = 0x1950A86A20F9469CFC6C
 TYPES = {"Float": "<f4", "Double": "<f8", "Half": "<f2", "BFloat16": "bf", "Long": "<i8",
          "Int": "<i4", "Short": "<i2", "Char": "i1", "Byte": "u1", "Bool": "u1"}  # fmt: skip
@@ -73,30 +75,26 @@ def is_legacy(data: memoryview) -> bool:
 
 
 def read_zip(path: str, archive: zipfile.ZipFile) -> Found:
-    """The layers of a file of the newer kind. ValueError("why")."""
+    """The layers of a file of the newer kind. Refused."""
     name = next(n for n in archive.namelist() if n.endswith("/data.pkl"))
     folder = name.removesuffix("data.pkl")
     order = f"{folder}byteorder"
     if order in archive.namelist() and archive.read(order) != b"little":
-        raise ValueError("has its numbers in big-endian order; save it on a common machine")
+        raise Refused("has its numbers in big-endian order; save it on a common machine")
     content = _unpickle(io.BytesIO(archive.read(name)))
 
-    def raw(storage: _Storage):
-        try:
-            return archive.read(f"{folder}data/{storage.key}")  # checks its CRC32
-        except KeyError:
-            raise ValueError(f"lacks the numbers of storage {storage.key}") from None
-
-    return _found(path, content, raw)
+    there = {*archive.namelist()}
+    places = {n.removeprefix(f"{folder}data/"): n for n in there if n.startswith(f"{folder}data/")}
+    return _found(path, content, places, archive.read)  # which checks its CRC32
 
 
 def read_legacy(path: str, data: memoryview) -> Found:
-    """The layers of a file of the older kind. ValueError("why")."""
+    """The layers of a file of the older kind. Refused."""
     file = io.BytesIO(data)
     magic, version, about = (_unpickle(file, {}) for _ in range(3))
     little = isinstance(about, dict) and {text(k): v for k, v in about.items()}.get("little_endian")
     if magic != MAGIC or version != 1001 or little is not True:
-        raise ValueError("is no file of PyTorch, or of a version unknown here")
+        raise Refused("is no file of PyTorch, or of a version unknown here")
     storages: dict[str, _Storage] = {}
     content = _unpickle(file, KNOWN, storages)
     keys, places = _unpickle(file, {}), {}
@@ -104,44 +102,57 @@ def read_legacy(path: str, data: memoryview) -> Found:
     for key in map(text, keys if isinstance(keys, list) else []):
         size = np.dtype(_plain(storages[key].dtype)).itemsize if key in storages else 0
         if not size or len(data) - at < 8:
-            raise ValueError("ends too early, or is damaged")
+            raise Refused("ends too early, or is damaged")
         end = at + 8 + struct.unpack_from("<q", data, at)[0] * size
         if not at + 8 <= end <= len(data):
-            raise ValueError("ends too early, or is damaged")
+            raise Refused("ends too early, or is damaged")
         places[key], at = data[at + 8 : end], end
-    return _found(path, content, lambda storage: places[storage.key])
+    return _found(path, content, places, lambda data: data)
 
 
 def _unpickle(file: io.BytesIO, known=KNOWN, storages: dict | None = None) -> Any:
     def outside(pid: Any) -> _Storage:
         word, kind, key, _, count, *_ = pid
         if text(word) != "storage" or not isinstance(kind, _Kind):
-            raise pickle.UnpicklingError("a reference to what is no storage")
+            raise Refused("a reference to what is no storage")
         storage = _Storage(kind.dtype, text(key), count)
         return storage if storages is None else storages.setdefault(storage.key, storage)
 
     try:
         return Unpickler(file, known, outside).load()
+    except MemoryError:
+        raise
     except Exception as e:  # a damaged pickle may raise about anything
-        raise ValueError(f"is no state dict: {why(e)}; nothing in it was run") from None
+        raise Refused(f"is no state dict: {why(e)}; nothing in it was run") from None
 
 
-def _found(path: str, content: Any, raw) -> Found:
-    """The layers of the dict, or of the dict called state_dict or model in it."""
+def _found(path: str, content: Any, places: Mapping[str, Any], read: Callable) -> Found:
+    """The layers of the dict, or of the dict called state_dict or model in it.
+
+    read(places[key]): the bytes of a storage.
+    """
     for word in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(inner := _named(content).get(word), dict):
             content = inner
             break
     if not isinstance(content, dict):
-        raise ValueError(f"holds a {type(content).__name__}, not a state dict")
+        raise Refused(f"holds a {type(content).__name__}, not a state dict")
     found = Found(path, "PyTorch", [], state_dict.INPUT)
-    arrays = {}
+    storages: dict[tuple, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {}
     for name, tensor in _named(content).items():
-        if isinstance(tensor, _Tensor):
-            try:
-                arrays[name.removeprefix("module.")] = _array(tensor, raw)
-            except (TypeError, AttributeError, OverflowError):
-                raise ValueError(f"{name} is no tensor; the file is damaged") from None
+        if not isinstance(tensor, _Tensor):
+            continue
+        try:
+            at = _storage_of(tensor, places)
+            if at not in storages:
+                storages[at] = _numbers(read(places[at[0]]), at[1])
+            arrays[name.removeprefix("module.")] = _array(tensor, storages[at])
+        except Refused as e:
+            raise Refused(f"{name} {e}; it is damaged") from None
+    held, seen = (sum(a.size for a in some.values()) for some in (storages, arrays))
+    if seen > SHARED * held:
+        raise Refused(f"has tensors of {seen:,} numbers that look at {held:,}; it is damaged")
     return state_dict.layers_of(found, arrays)
 
 
@@ -153,17 +164,40 @@ def _plain(dtype: str) -> str:
     return "<u2" if dtype == "bf" else dtype
 
 
-def _array(tensor: _Tensor, raw) -> np.ndarray:
-    """The numbers of a tensor. ValueError where it looks beyond its storage."""
-    kind = np.dtype(_plain(tensor.storage.dtype))
-    data = raw(tensor.storage)
-    values = np.frombuffer(data, kind, len(data) // kind.itemsize)
-    if tensor.storage.dtype == "bf":
-        values = (values.astype("<u4") << 16).view("<f4")
-    shape, steps = tuple(tensor.shape), tuple(tensor.steps)
-    last = tensor.first + sum((n - 1) * step for n, step in zip(shape, steps))
-    whole = len(shape) == len(steps) and min((tensor.first, *steps, *shape), default=0) >= 0
-    if not whole or math.prod(shape) > len(values) or (math.prod(shape) and last >= len(values)):
-        raise ValueError("has a tensor that looks beyond its numbers; it is damaged")
-    strides = [step * values.itemsize for step in steps]
-    return np.lib.stride_tricks.as_strided(values[tensor.first :], shape, strides, writeable=False)
+def _storage_of(tensor: _Tensor, places: Mapping[str, Any]) -> tuple[str, str]:
+    """(key, dtype) of the storage of a tensor. Refused where it is not in the file."""
+    storage = tensor.storage
+    if not isinstance(storage, _Storage):
+        raise Refused("is no tensor")
+    if storage.key not in places:
+        raise Refused(f"lacks its numbers, storage {storage.key}")
+    return storage.key, storage.dtype
+
+
+def _numbers(data: Any, dtype: str) -> np.ndarray:
+    """A storage; floats of any size become float32, once for all tensors that look at them."""
+    kind = np.dtype(_plain(dtype))
+    count = len(data) // kind.itemsize
+    values = np.frombuffer(data, kind, count) if count else np.empty(0, kind)
+    if dtype == "bf":
+        return (values.astype("<u4") << 16).view("<f4")
+    with np.errstate(over="ignore", invalid="ignore"):  # told as not finite
+        return values.astype(np.float32, copy=False) if kind.kind == "f" else values
+
+
+def _array(tensor: _Tensor, values: np.ndarray) -> np.ndarray:
+    """The numbers of a tensor. Refused where it looks beyond its storage."""
+    try:
+        first, shape, steps = tensor.first, tuple(tensor.shape), tuple(tensor.steps)
+    except TypeError:
+        raise Refused("is no tensor") from None
+    told = [first, *shape, *steps]
+    if len(shape) > SIDES or not all(type(n) is int and n >= 0 for n in told):
+        raise Refused("is no tensor")
+    last = first + sum((n - 1) * step for n, step in zip(shape, steps))
+    if not (numbers := math.prod(shape)):
+        return values[:0]
+    if len(shape) != len(steps) or numbers > len(values) or last >= len(values):
+        raise Refused("looks beyond its numbers")
+    strides = [step * values.itemsize if n > 1 else 0 for n, step in zip(shape, steps)]
+    return np.lib.stride_tricks.as_strided(values[first:], shape, strides, writeable=False)

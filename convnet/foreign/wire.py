@@ -9,18 +9,20 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from convnet.refused import Refused
+
 VARINT, EIGHT, LENGTH, BEGIN, END, FOUR = range(6)
 DEEP = 64  # groups in groups
 
 
 def fields(data: memoryview, depth: int = 0) -> Iterator[tuple[int, int | memoryview]]:
-    """(number, value) of each field of a message. ValueError where it is none."""
+    """(number, value) of each field of a message. Refused where it is none."""
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)
         number, kind = tag >> 3, tag & 7
         if not number or kind > FOUR or kind == END:
-            raise ValueError("is no message, or a damaged one")
+            raise Refused("is no message, or a damaged one")
         if kind == VARINT:
             value, at = _varint(data, at)
         elif kind == BEGIN:
@@ -29,10 +31,17 @@ def fields(data: memoryview, depth: int = 0) -> Iterator[tuple[int, int | memory
         else:
             size, at = (8 if kind == EIGHT else 4, at) if kind != LENGTH else _varint(data, at)
             if size > len(data) - at:
-                raise ValueError("ends too early")
+                raise Refused("ends too early")
             value, at = data[at : at + size], at + size
         if value is not None:
             yield number, value
+
+
+def inside(value: int | memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """The fields of a field that is a message. Refused where it is a number."""
+    if isinstance(value, int):
+        raise Refused("is no message, or a damaged one")
+    return fields(value)
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:
@@ -40,18 +49,18 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
     value = 0
     for i in range(10):
         if at + i >= len(data):
-            raise ValueError("ends too early")
+            raise Refused("ends too early")
         byte = data[at + i]
         value |= (byte & 127) << 7 * i
         if byte < 128:
             return value, at + i + 1
-    raise ValueError("is no message, or a damaged one")
+    raise Refused("is no message, or a damaged one")
 
 
 def _past_group(data: memoryview, at: int, number: int, depth: int) -> int:
     """Where a group ends: fields up to one that says so. Nobody writes them any more."""
     if depth > DEEP:
-        raise ValueError("is no message, or a damaged one")
+        raise Refused("is no message, or a damaged one")
     while True:
         tag, at = _varint(data, at)
         kind = tag & 7
@@ -67,7 +76,7 @@ def _past_group(data: memoryview, at: int, number: int, depth: int) -> int:
             size, at = _varint(data, at)
             at += size
         else:
-            raise ValueError("is no message, or a damaged one")
+            raise Refused("is no message, or a damaged one")
 
 
 def varints(value: int | memoryview) -> list[int]:
@@ -82,9 +91,9 @@ def varints(value: int | memoryview) -> list[int]:
 
 
 def text(value: Any) -> str:
-    """A field that is text. ValueError where it is a number."""
+    """A field that is text. Refused where it is a number."""
     if not isinstance(value, memoryview):
-        raise ValueError("has a number where a text should be")
+        raise Refused("has a number where a text should be")
     return bytes(value).decode("utf-8", "replace")
 
 

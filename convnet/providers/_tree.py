@@ -39,6 +39,10 @@ class Disk:
         except OSError:
             return -1
 
+    def changed(self, path: str) -> int:
+        """When an image was written or put there, in ns; 0 where there is none."""
+        return changed(self.root / path)
+
 
 def folders(path: Path) -> list[Path]:
     """The folders in a folder, by name; hidden ones are not seen."""
@@ -47,6 +51,17 @@ def folders(path: Path) -> list[Path]:
     with os.scandir(path) as entries:  # which asks the disk about no file
         found = [e.name for e in entries if not e.name.startswith(".") and e.is_dir()]
     return [path / name for name in sorted(found, key=os.fsencode)]
+
+
+def changed(path: Path) -> int:
+    """When a file, or a link to it, was written or put there, in ns; 0 where there is none."""
+    try:
+        seen = [path.lstat(), path.stat()]
+    except OSError:
+        return 0
+    if os.name == "posix":  # where no copy with an old date, and no other name, hides it
+        return max(s.st_ctime_ns for s in seen)
+    return max(max(s.st_ctime_ns, s.st_mtime_ns) for s in seen)
 
 
 def files(folder: str | Path) -> list[tuple[str, int]]:

@@ -120,6 +120,10 @@ class Images(Provider):
         """The path of an image, or where else a process that decodes it finds it: see viewer."""
         return os.path.join(self._root, self.splits[split].keys[index])  # noqa: PTH118 (speed)
 
+    def changed(self, split: str, index: int) -> int:
+        """When an image was written or put where it is, in ns."""
+        return self._tree.changed(self.splits[split].keys[index])
+
     def viewer(self, view: Callable) -> Callable:
         """view(item(...), draw), given a view of what Pillow opens."""
         return view

@@ -83,7 +83,7 @@ class Keys(Sequence):
         shard, row = self.table.shard(range(len(self))[i])
         begin, size = self.table.key_at[shard]
         data = self.places.read(self.table.first + shard, begin + row * size, size)
-        return data.rstrip(b"\0").decode("utf-8", "replace")
+        return data.rstrip(b"\0").decode("utf-8", "surrogateescape")
 
 
 class Packed(Images):
@@ -179,8 +179,11 @@ def read_index(folder: Path) -> dict:
         if not right or not whole or not {*SPLITS} <= {*splits} <= {*SPLITS, UNLABELLED}:
             raise ValueError
     except FileNotFoundError:
-        raise DataError(f"{printable(str(folder))}: the set is not finished; the same command of "
-                        "tools/make_data.py goes on where it was") from None  # fmt: skip
+        begun = (folder / name_of("train", 0)).is_file()
+        why = f"is no set of tools/make_data.py: there is no {INDEX} in it"
+        if begun:
+            why = "the set is not finished; the same command of tools/make_data.py goes on with it"
+        raise DataError(f"{printable(str(folder))}: {why}") from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         raise DataError(f"{printable(str(path))}: damaged, or of a newer convnet; delete it and "
                         "give the same command of tools/make_data.py") from None  # fmt: skip

@@ -26,7 +26,7 @@ from convnet.ilsvrc import FOLDERS, Devkit
 from convnet.loader import DataError
 from convnet.providers import printable
 from convnet.providers._decode import SUFFIXES
-from convnet.providers._tree import Disk, folders
+from convnet.providers._tree import Disk, changed, folders
 from convnet.providers.ilsvrc import OF_VAL, WNID, Ilsvrc
 from convnet.providers.images import Images
 from convnet.shards import From, Place, Places
@@ -40,6 +40,7 @@ class Tree(Disk):
     def __init__(self, root: Path, paths: list[Path]):
         """Reads through the tar files, but not what is in them. Raises DataError."""
         super().__init__(root)
+        self._changed = [changed(path) for path in paths]
         inside: dict[str, tuple[list[str], array]] = defaultdict(lambda: ([], array("q")))
         for number, path in enumerate(paths):
             known = OF_ILSVRC.match(path.stem)
@@ -97,6 +98,10 @@ class Tree(Disk):
         """The bytes of an image."""
         return self.place(path).length
 
+    def changed(self, path):
+        """When the tar file that an image is in was written or put there, in ns."""
+        return self._changed[self.place(path).file]
+
 
 def _members(path: Path, top: str) -> Iterator[tuple[str, str, int, int]]:
     """(folder, name, where its bytes begin, how many) of the images in a tar file."""
@@ -116,7 +121,9 @@ def _walk(path: Path, file: BinaryIO, top: str, end: int) -> Iterator[tuple[str,
     with tarfile.open(fileobj=file, mode="r:") as tar:
         while (member := tar.next()) is not None and member.offset < end:
             tar.members.clear()  # it would keep all of them
-            name = posixpath.normpath(f"/{member.name}")[1:]
+            name = posixpath.normpath("/" + member.name.lstrip("/"))[
+                1:
+            ]  # normpath keeps two of them
             if any(part.startswith(".") for part in name.split("/")):
                 continue
             folder, _, last = posixpath.join(top, name).rpartition("/")

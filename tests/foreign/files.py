@@ -117,10 +117,11 @@ def torch_legacy(pickled: bytes) -> bytes:
     return b"".join(pickle.dumps(x, 2) for x in head) + pickled + pickle.dumps([], 2)
 
 
-def state_dict(arrays: dict[str, np.ndarray], as_they_are: bool = False) -> bytes:
+def state_dict(arrays: dict[str, np.ndarray | tuple]) -> bytes:
     """A .pth of the newer kind with float32 tensors, written without PyTorch.
 
-    as_they_are: with their steps, and no more numbers than they have.
+    For an array may stand (array, first, sides, steps): what a tensor says of its numbers. Tensors
+    of one array share its storage.
     """
     modules = {name: types.ModuleType(name) for name in ("torch", "torch._utils")}
 
@@ -143,21 +144,20 @@ def state_dict(arrays: dict[str, np.ndarray], as_they_are: bool = False) -> byte
             self.key, self.count = key, count
 
     class Tensor:
-        def __init__(self, array, key):
-            self.array, self.key = array, key
+        def __init__(self, storage, *told):
+            self.storage, self.told = storage, told
 
         def __reduce__(self):
-            steps = tuple(n // self.array.itemsize for n in self.array.strides)
-            storage = Storage(self.key, self.array.size)
-            return rebuild, (storage, 0, self.array.shape, steps, False, collections.OrderedDict())
+            return rebuild, (self.storage, *self.told, False, collections.OrderedDict())
 
-    tensors = collections.OrderedDict()
-    for i, (name, array) in enumerate(arrays.items()):
-        if as_they_are:
-            tensors[name], storages[str(i)] = Tensor(array, str(i)), array.ravel()[:4].tobytes()
-            continue
-        array = np.ascontiguousarray(array, "<f4")
-        tensors[name], storages[str(i)] = Tensor(array, str(i)), array.tobytes()
+    tensors, keys = collections.OrderedDict(), {}
+    for name, given in arrays.items():
+        own, *told = given if isinstance(given, tuple) else (given,)
+        key = keys.setdefault(id(own), str(len(keys)))
+        array = np.ascontiguousarray(own, "<f4")
+        storages[key] = array.tobytes()
+        told = told or (0, array.shape, tuple(n // array.itemsize for n in array.strides))
+        tensors[name] = Tensor(Storage(key, array.size), *told)
     file = io.BytesIO()
     sys.modules.update(modules)
     try:

@@ -3,6 +3,7 @@
 import pytest
 
 from convnet.cli import UsageError
+from convnet.foreign import wire
 from convnet.foreign.onnx import Builder, Value, model
 from convnet.layer import CostLayer
 from convnet.net import Net
@@ -33,6 +34,16 @@ def test_nodes_read_what_there_is(name, line):
 
 def test_there_are_cases():
     assert len(CASES) > 60
+
+
+def test_each_class_has_a_line():
+    """As docs/deploy.md reads them; also names of folders that are no text."""
+    net = Net(Source("x.cfg", TINY).graph({0: (16, 16, 3)}, 4))
+    net.classes = ["ant", "two\nlines", "caf\udce9", "Käfer ☕"]
+    data = memoryview(b"".join(model(net, ["probs"])[0]))
+    about = [dict(wire.fields(value)) for number, value in wire.fields(data) if number == 14]
+    found = {wire.text(pair[1]): wire.text(pair[2]) for pair in about}
+    assert found["classes"].split("\n") == ["ant", r"'two\nlines'", r"'caf\udce9'", "Käfer ☕"]
 
 
 def test_no_output_is_called_as_the_input():

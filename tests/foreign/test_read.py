@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import subprocess
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -147,8 +148,15 @@ def test_safetensors_there_and_back(tmp_path):
     "change,why",
     [
         ({"dtype": "F8_E4M3"}, "is of F8_E4M3"),
-        ({"shape": [4, 3]}, "does not lie where it should"),
-        ({"shape": [-4, 3, 3, -3]}, "does not lie where it should"),
+        ({"dtype": ["F32"]}, "is of .'F32'., which is not read here"),
+        ({"shape": [4, 3]}, "conv1.weight of 4x3 holds 108 numbers; the file is damaged"),
+        ({"shape": [-4, 3, 3, -3]}, "conv1.weight of -4x3x3x-3 cannot be"),
+        ({"shape": [4, 3, 3, 3.0]}, "conv1.weight of 4x3x3x3.0 cannot be"),
+        ({"shape": [1 << 40, 1 << 40]}, "conv1.weight of 1099511627776x1099511627776 holds 108 nu"),
+        ({"shape": [108] + [1] * 40}, "conv1.weight of 108x1x1x1x1x1x1x1x.. cannot be"),
+        ({"shape": [0, 1 << 80], "data_offsets": [0, 0]}, "conv1.weight is empty"),
+        ({"data_offsets": [0.0, 432.0]}, "does not lie where it should"),
+        ({"data_offsets": [0, 430]}, "ends in the middle of a number"),
         ({"data_offsets": [4, 436]}, "does not lie where it should"),
         ({"data_offsets": [0, 1 << 40]}, "does not lie where it should"),
         ({"shape": "wide"}, "does not lie where it should"),
@@ -158,8 +166,9 @@ def test_safetensors_there_and_back(tmp_path):
 def test_safetensors_that_lie(tmp_path, change, why):
     entry = {"dtype": "F32", "shape": [4, 3, 3, 3], "data_offsets": [0, 432]} | change
     text = json.dumps({"conv1.weight": entry}).encode()
+    numbers = W1.tobytes()[: 0 if entry["data_offsets"] == [0, 0] else None]
     with pytest.raises(WeightsError, match=why):
-        found(tmp_path, len(text).to_bytes(8, "little") + text + W1.tobytes())
+        found(tmp_path, len(text).to_bytes(8, "little") + text + numbers)
 
 
 # ---------------------------------------------------------------- cuda-convnet
@@ -297,7 +306,11 @@ def bomb() -> bytes:
         (b"just text, no weights\n", "can be a run or checkpoint of convnet, Caffe's"),
         (b"\x89PNG\r\n\x1a\n" + bytes(50), "can be a run or checkpoint of convnet, Caffe's"),
         (bytes(64), "can be a run or checkpoint"),
-        (b"PK\x03\x04" + bytes(60), "is a damaged zip file"),
+        (b"PK\x03\x04" + bytes(60), "is a damaged zip file, or one of a kind that is not read"),
+        (
+            b"\x80\x02K\x01K\x02",
+            "of cuda-convnet: it is damaged or cut short; nothing in it was run",
+        ),
         (pickle.dumps({"a": 1}, 2), "has no model_state with layers"),
         (files.torch_zip(pickle.dumps([1, 2], 2)), "holds a list, not a state dict"),
         (files.state_dict({"mean": B1}), "holds no weights of layers"),
@@ -322,11 +335,125 @@ def test_the_reader_of_data_sets_still_refuses(tmp_path):
         load(tmp_path / "x")
 
 
-def test_what_would_be_larger_than_its_numbers(tmp_path):
-    """A tensor of steps 0 says millions of numbers with one."""
-    array = np.lib.stride_tricks.as_strided(np.ones(1, np.float32), (100, 100), (0, 0))
-    with pytest.raises(WeightsError, match="beyond its numbers"):
-        found(tmp_path, files.state_dict({"a.weight": array}, as_they_are=True))
+FOUR = np.ones(4, np.float32)
+
+
+@pytest.mark.parametrize(
+    "told,why",
+    [
+        ((0, (100, 100), (0, 0)), "a.weight looks beyond its numbers"),  # millions with one
+        ((0, (1 << 62, 4), (0, 1)), "a.weight looks beyond its numbers"),
+        ((1, (2, 2), (2, 1)), "a.weight looks beyond its numbers"),
+        ((1 << 70, (1, 1), (1, 1)), "a.weight looks beyond its numbers"),
+        ((0, (2, 2), (2,)), "a.weight looks beyond its numbers"),
+        ((0, (0, 1 << 70), (1, 1)), "a.weight is empty"),
+        ((-1, (2, 2), (2, 1)), "a.weight is no tensor"),
+        ((0, (2, -2), (2, 1)), "a.weight is no tensor"),
+        ((0, (2.0, 2), (2, 1)), "a.weight is no tensor"),
+        ((0, (2, 2) + (1,) * 40, (2, 1) + (1,) * 40), "a.weight is no tensor"),
+        ((0, 4, 1), "a.weight is no tensor"),
+    ],
+)
+def test_a_state_dict_that_lies(tmp_path, told, why):
+    with pytest.raises(WeightsError, match=f"file: {why}"):
+        found(tmp_path, files.state_dict({"a.weight": (FOUR, *told)}))
+
+
+def test_steps_that_no_number_needs(tmp_path):
+    """A side of 1 may have any step, and tensors may share their numbers."""
+    given = {"a.weight": (FOUR, 0, (1, 4), (1 << 70, 1)), "b.weight": (FOUR, 1, (3, 1), (1, 9))}
+    layers = found(tmp_path, files.state_dict(given)).layers
+    assert [layer.kernels[0].shape for layer in layers] == [(1, 4), (3, 1)]
+    given = {f"{i}.weight": (FOUR, 0, (2, 2), (2, 1)) for i in range(101)}
+    with pytest.raises(WeightsError, match="has tensors of 404 numbers that look at 4; it is dam"):
+        found(tmp_path, files.state_dict(given))
+
+
+@pytest.mark.parametrize("name", ["a.weight." + "9" * 5000, "².x.weight", "9" * 5000 + ".weight"])
+def test_names_that_are_no_numbers(tmp_path, name):
+    layers = found(tmp_path, files.state_dict({name: W2, "b.weight": W2})).layers
+    assert layers[-1].name == "b"
+    data = b"".join(safetensors.pieces({name: W2, "b.weight": W2}, {}))
+    assert len(found(tmp_path, data).layers) == len(layers)
+
+
+def lying(shape: list[int], numbers: bytes = W1.tobytes(), *more: tuple) -> bytes:
+    """A .caffemodel of a convolution that says this shape, and more fields."""
+    blob = wire.Message((7, wire.Message((1, shape))), (5, numbers))
+    layer = wire.Message((1, "conv1"), (2, "Convolution"), (3, "data"), (4, "conv1"), (7, blob))
+    for field in more:
+        layer.add(*field)
+    return b"".join(wire.Message((1, "net"), (100, layer)).pieces)
+
+
+def normalised(*sizes: int) -> bytes:
+    """A convolution of 4 filters and a BatchNorm of other sizes."""
+    numbers = [np.ones(n) for n in sizes]
+    return files.caffemodel([LAYERS[0], ("bn1", "BatchNorm", "conv1", "bn1", numbers)])
+
+
+@pytest.mark.parametrize(
+    "data,why",
+    [
+        (lying([4, 3, 3, 3]), ""),
+        (lying([0, 1 << 62], b""), "layer conv1: a blob is empty"),
+        (lying([], b""), "layer conv1: a blob of one holds 0 numbers"),
+        (lying([1 << 62, 4]), "layer conv1: a blob of 4611686018427387904x4 holds 108 numbers"),
+        (
+            lying([-4, -27]),
+            "layer conv1: a blob of 18446744073709551612x184467.* holds 108 numbers",
+        ),
+        (lying([108] + [1] * 40), "layer conv1: a blob of 108x1x1x1x1x1x1x1x.. cannot be"),
+        (lying([108], W1.tobytes()[:-1]), "layer conv1: a blob ends in the middle of a number"),
+        (lying([4, 3, 3, 3], W1.tobytes(), (139, 7)), "is no message, or a damaged one"),
+        (lying([4, 3, 3, 3], W1.tobytes(), (117, 7)), "is no message, or a damaged one"),
+        (lying([4, 3, 3, 3], W1.tobytes(), (139, wire.Message((3, 7)))), "conv1: eps is no float"),
+        (normalised(4, 3, 1), "a batch normalisation behind conv1 is of another size"),
+        (normalised(3, 4, 1), "a batch normalisation behind conv1 is of another size"),
+    ],
+)
+def test_a_caffemodel_that_lies(tmp_path, data, why):
+    if not why:
+        assert found(tmp_path, data).layers[0].kernels[0].shape == (4, 3, 3, 3)
+        return
+    with pytest.raises(WeightsError, match=f"file: .*{why}") as e:
+        found(tmp_path, data)
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("side", [2, 0, -1, 1 << 40, 3.0, None])
+def test_a_checkpoint_of_cuda_convnet_that_lies(tmp_path, side):
+    layers = layers_of_2012()
+    layers[1] |= {"filterSize": [side]}
+    notes = found(tmp_path, files.checkpoint_of_2012(layers)).notes
+    assert notes == [f"conv1: of type=conv, has 27 rows of weights for filterSize={side}"]
+
+
+def packed() -> bytes:
+    """A zip file whose list says that a storage, as it is packed, has 512 MB."""
+    data = bytearray(files.state_dict({"a.weight": FOUR.reshape(2, 2)}))
+    at = data.rindex(b"PK\x01\x02")
+    data[at + 20 : at + 24] = (512 << 20).to_bytes(4, "little")
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x80\x02Nr" + (10 << 20).to_bytes(4, "little") + b".",  # name it as number 10 million
+        b"\x80\x02(K\x01p10000000\n.",
+        b"\x80\x04\x8e" + (512 << 20).to_bytes(8, "little") + b"abc.",  # 512 MB of bytes
+        packed(),
+    ],
+)
+def test_what_a_file_says_takes_no_memory(tmp_path, data):
+    tracemalloc.start()
+    try:
+        with pytest.raises(WeightsError, match="damaged"):
+            found(tmp_path, data)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("said", ["[[1, 1, 1], 0]", "[[NaN, 1, 1], 1]", "[[1, 1, 1], Infinity]"])

@@ -98,19 +98,26 @@ def test_names_mean_and_channels(here):
         (["--map=fc1=fc3"], 5, "net.pth has no layer 'fc3' with weights; did you mean 'fc"),
         (["--mean=1,2"], 2, "--mean=1,2: must be a number or 3 with commas"),
         (["--mean=data"], 2, "--mean=data: --data-path=DIR says of which"),
-        (["--std=0"], 2, "--std=0: must be a number"),
+        (["--std=0"], 2, "--std=0: must be a number above 0 or 3 with commas"),
+        (["--classes=0"], 2, "--classes=0: must be a number from 1 to 1000000, or a file with a"),
+        (["--classes=99999999999"], 2, "--classes=99999999999: must be a number from 1 to 1000000"),
+        (["--classes=1e3"], 2, "or a file with a name a line; there is no such file"),
+        (["--size=20x16"], 2, "tiny.cfg:5: [data] imgSize=16: --size=20x16 is for a cfg that"),
+        (["--size=20"], 2, "--size=20 is for a cfg that leaves it open; --set=data.imgSize=20 ch"),
         (["--mean=net.pth"], 5, "net.pth: no mean image of Caffe"),
         (["--classes=tiny.cfg"], 2, "--classes=tiny.cfg: must have a line for each class"),
         (["--out=net.pth"], 2, "--out=net.pth: is read from"),
+        (["--out=words"], 2, "--out=words: is there already; name another file"),
         (["--layer-def=nothing.cfg"], 2, "nothing.cfg"),
     ],
 )  # fmt: skip
 def test_an_import_that_cannot_be(here, more, code, why):
     """One line, and nothing is written."""
-    before = sorted(path.name for path in here.iterdir())
+    (here / "words").write_text("a\nb\n")
+    before = {path.name: path.read_bytes() for path in here.iterdir()}
     assert why in refused("import", "net.pth", "--layer-def=tiny.cfg", "--out=x.h5", *more,
                           code=code)  # fmt: skip
-    assert sorted(path.name for path in here.iterdir()) == before
+    assert {path.name: path.read_bytes() for path in here.iterdir()} == before
 
 
 def test_partial(here):
