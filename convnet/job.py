@@ -37,8 +37,8 @@ class Job(NamedTuple):
         source = Source.read(self.layer_def, self.layer_params, self.overrides)
         side, channels = source.image_size()
         side = side or (min(self.size) if self.size else None)
-        classes = self.classes or (10 if "classes" in source.text else None)
-        graph = source.graph({0: (side, side, channels) if side else None}, classes)
+        images = {0: (side, side, channels) if side else None}
+        graph = source.graph(images, source.class_count(self.classes))
         graph.check_no_windows()
         self.shapes(graph)
         return graph

@@ -97,6 +97,10 @@ class Source:
             raise CfgError([said.wrong(why)])
         return (H, W, channels) if H else None
 
+    def class_count(self, given: int | None) -> int | None:
+        """What outputs=classes stands for where there is no data: --classes, else 10; None: open."""
+        return given or (10 if "classes" in self.text else None)
+
     def graph(
         self, feeds: dict[int, Shape | None] | None = None, classes: int | None = None
     ) -> Graph:

@@ -42,10 +42,8 @@ def _opened(args) -> tuple[Graph, Path, str]:
         net = source.graph({0: tuple(meta["image"])}, len(meta["classes"]))
         return net, path.parent, "graph.svg"
     source = Source.read(path)
-    side, channels = source.image_size()
-    side = args.size or side
-    classes = args.classes or (10 if "classes" in source.text else None)
-    net = source.graph({0: (side, side, channels) if side else None}, classes)
+    images = source.images((args.size, args.size) if args.size else None)
+    net = source.graph({0: images}, source.class_count(args.classes))
     return net, Path(), f"{path.stem}.svg"
 
 

@@ -13,7 +13,7 @@ from convnet.given import Trained
 from convnet.net import Net
 from convnet.providers import BadImage, DataError, Provider
 from convnet.providers._decode import decode, pixels
-from convnet.results import row_of
+from convnet.results import lines_of
 from convnet.work import needed
 
 
@@ -51,13 +51,10 @@ def metrics(folder: Path) -> list[dict]:
     Raises CheckpointError where no batch is told of.
     """
     path, rows = folder / "metrics.jsonl", []
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
-        try:
-            rows.append(row_of(line))
-        except ValueError:
-            if line.endswith(b"\n"):
-                raise CheckpointError(f"{path}:{number}: is no row of a run") from None
-            break
+    for number, _, row in lines_of(path.read_bytes()):
+        if row is None:
+            raise CheckpointError(f"{path}:{number}: is no row of a run")
+        rows.append(row)
     if not any("test" not in row for row in rows):
         raise CheckpointError(f"{path}: tells of no batch yet")
     return rows
