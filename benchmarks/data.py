@@ -74,11 +74,9 @@ def written(folder: Path, count: int) -> tuple[list[bytes], list[Path]]:
     return data, [folder / "x.h5", folder / "x.tar", *folder.rglob("*.jpg")]
 
 
-def readers(folder: Path) -> dict[str, Callable[[np.ndarray], int]]:
-    """{name: reads these records, returns the bytes}."""
+def readers(folder: Path, file, tar) -> dict[str, Callable[[np.ndarray], int]]:
+    """{name: reads these records, returns the bytes}, of a shard and a tar that are open."""
     shard, places = shards.read(folder / "x.h5"), Places([str(folder / "x.h5")])
-    file = h5py.File(folder / "x.h5")
-    tar = tarfile.open(folder / "x.tar")  # noqa: SIM115 (as long as the process)
     names = tar.getmembers()
 
     begin, length = (shard.begin + shard.offset).tolist(), np.diff(shard.offset).tolist()
@@ -127,24 +125,29 @@ def read(args) -> dict:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         data, paths = written(folder, args.files)
-        turns, rng = readers(folder), np.random.default_rng(0)
-        total, found = sum(map(len, data)), {}
-        for state, clock in ("hot", time.process_time), ("cold", time.perf_counter):
-            rates = {name: [] for name in turns}
-            for round_ in range(args.rounds + 1):  # the first warms up
-                order = rng.permutation(len(data))
-                for name, turn in turns.items():
-                    if state == "cold":
-                        forget(paths)
-                    start = clock()
-                    assert turn(order) == total
-                    if round_:
-                        rates[name].append(len(data) / (clock() - start))
-            found[state] = {name: median(r) for name, r in rates.items()}
-            print(f"{state:22}{'records/s':>11}{'MB/s':>8}{'the shard is':>14}")
-            for name, rate in found[state].items():
-                print(f"  {name:20}{rate:11.0f}{rate * total / len(data) / 1e6:8.0f}"
-                      f"{found[state]['shard'] / rate:13.2f}x")  # fmt: skip
+        with h5py.File(folder / "x.h5") as file, tarfile.open(folder / "x.tar") as tar:
+            return rates(args, readers(folder, file, tar), paths, sum(map(len, data)), len(data))
+
+
+def rates(args, turns: dict, paths: list[Path], total: int, count: int) -> dict:
+    """Records a second of readers of so many bytes in so many records; printed too."""
+    rng, found = np.random.default_rng(0), {}
+    for state, clock in ("hot", time.process_time), ("cold", time.perf_counter):
+        each = {name: [] for name in turns}
+        for round_ in range(args.rounds + 1):  # the first warms up
+            order = rng.permutation(count)
+            for name, turn in turns.items():
+                if state == "cold":
+                    forget(paths)
+                start = clock()
+                assert turn(order) == total
+                if round_:
+                    each[name].append(count / (clock() - start))
+        found[state] = {name: median(r) for name, r in each.items()}
+        print(f"{state:22}{'records/s':>11}{'MB/s':>8}{'the shard is':>14}")
+        for name, rate in found[state].items():
+            print(f"  {name:20}{rate:11.0f}{rate * total / count / 1e6:8.0f}"
+                  f"{found[state]['shard'] / rate:13.2f}x")  # fmt: skip
     return found
 
 
@@ -247,9 +250,9 @@ def pack(args) -> dict:
         argv += [f"--out={folder / 'out'}", "--shard-size=4"]
         argv += [] if args.workers is None else [f"--workers={args.workers}"]
         start = time.perf_counter()
-        process = subprocess.Popen(list(map(str, argv)), stdout=subprocess.PIPE, cwd=ROOT)
-        lines = process.stdout.read().decode().splitlines()
-        _, status, usage = os.wait4(process.pid, 0)
+        with subprocess.Popen(list(map(str, argv)), stdout=subprocess.PIPE, cwd=ROOT) as process:
+            lines = process.stdout.read().decode().splitlines()
+            _, status, usage = os.wait4(process.pid, 0)
         taken = time.perf_counter() - start
         if status:
             sys.exit(f"data.py: make_data.py ended with {status}")

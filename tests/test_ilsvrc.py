@@ -15,7 +15,7 @@ from convnet.net import Net
 from convnet.providers import DataError, DataOptions, name_for
 from convnet.providers.ilsvrc import Ilsvrc
 from convnet.providers.images import Images
-from tests.tooling import ROOT, call, metrics, tiny
+from tests.tooling import ROOT, call, commands, metrics, tiny
 
 IDS = {"n01440764": 3, "n01443537": 1, "n02110341": 6, "n03000247": 2, "n03141823": 5,
        "n04254680": 4}  # fmt: skip
@@ -496,25 +496,17 @@ def test_no_file_no_devkit(whole, tmp_path):
 
 def test_the_commands_of_the_page(whole, tmp_path, monkeypatch):
     """docs/imagenet.md from the first command to the last, on a small net and few images."""
-    text = (ROOT / "docs" / "imagenet.md").read_text().replace("\\\n", " ")
-    lines = re.findall(r"^    python tools/(\w+)\.py *(.*)$", text, re.M)
-    assert [tool for tool, _ in lines] == [
-        "train",
-        "test",
-        "test",
-        "ilsvrc_eval",
-        "test",
-        "make_data",
-    ]
+    lines = commands("docs/imagenet.md", "tools/")
+    tools = [Path(script).stem for _, script, *_ in lines]
+    assert tools == ["train", "test", "test", "ilsvrc_eval", "test", "make_data"]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "imagenet").symlink_to(whole)
     cfg, out = tiny(tmp_path), []
-    for tool, line in lines:
-        for layers in re.findall(r"layer_configs/\S+", line):
-            assert (ROOT / layers).is_file()
-        line = re.sub(r"--layer-def=\S+", f"--layer-def={cfg}", line)
-        line = line.replace("--epochs=70", "--epochs=2")
-        out.append(call(tool, *line.split()))
+    for tool, (_, _, *argv) in zip(tools, lines):
+        if tool == "train":
+            assert (ROOT / argv[0].partition("=")[2]).is_file()
+            argv += [f"--layer-def={cfg}", "--epochs=2"]
+        out.append(call(tool, *argv))
         assert out[-1].code == 0, out[-1]
     assert metrics(tmp_path / "runs" / "tiny_001")[-1]["epoch"] == 2
     assert "top-5 error" in out[1].out and "error" not in out[4].out

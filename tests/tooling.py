@@ -5,6 +5,8 @@ import importlib
 import io
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -85,19 +87,32 @@ class Result(NamedTuple):
     err: str
 
 
-def call(tool: str, *argv) -> Result:
-    """Run tools/<tool>.py in this process."""
+def call(tool: str, *argv, room: str = "tools") -> Result:
+    """Run tools/<tool>.py in this process, or a script of benchmarks/."""
     out, err = io.StringIO(), io.StringIO()
-    main = importlib.import_module(f"tools.{tool}").main
     with (
         mock.patch.object(sys, "argv", [f"{tool}.py", *map(str, argv)]),
+        mock.patch.object(sys, "path", [*sys.path, str(ROOT / room)]),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
         try:
-            cli.run(main)
+            cli.run(importlib.import_module(f"{room}.{tool}").main)
         except SystemExit as e:
             return Result(e.code, out.getvalue(), err.getvalue())
+
+
+def commands(page: str | Path, script: str = "") -> list[list[str]]:
+    """The words of each command that a page shows, of all or of those that run such a script:
+    indented, in a fence or in backticks. Blocks of bash are run by test_readme.py."""
+    text = (ROOT / page).read_text().replace("\\\n", " ")
+    text = re.sub(r"^```bash\n.*?^```$", "", text, flags=re.M | re.S)
+    text = re.sub(r"^```\w*\n(.*?)^```$", lambda block: re.sub("^", "    ", block[1], flags=re.M),
+                  text, flags=re.M | re.S)  # fmt: skip
+    named = r"(?:\w+=\S+ )*(?:\S+/)?(?:python3?|pip|pytest|make|tensorboard|git|bash|sh|curl) "
+    lines = re.findall(rf"^ {{4,}}(?:\$ (.*)|({named}.*))|`({named}[^`\n]*)`", text, re.M)
+    found = [shlex.split("".join(line), comments=True) for line in lines]
+    return [words for words in found if not script or words[1].startswith(script)]
 
 
 def command(tool: str, *argv) -> list[str]:
