@@ -179,8 +179,8 @@ def check(args) -> int:
     if not args.layer_def:
         raise UsageError("--layer-def=FILE.cfg is needed (or --keys)")
     source = Source.read(args.layer_def, args.layer_params, tuple(args.set))
-    classes = args.classes or (10 if "classes" in source.text else None)
-    graph = source.graph({0: source.images(args.size and (args.size, args.size))}, classes)
+    images = {0: source.images(args.size and (args.size, args.size))}
+    graph = source.graph(images, source.class_count(args.classes))
     for remark in graph.remarks:
         print(f"note: {remark}")
     print(summary.table(graph, args.minibatch))

@@ -98,7 +98,7 @@ class Source:
         return (H, W, channels) if H else None
 
     def class_count(self, given: int | None) -> int | None:
-        """What outputs=classes stands for where there is no data: --classes, else 10; None: open."""
+        """What outputs=classes stands for without data: --classes, else 10; None: open."""
         return given or (10 if "classes" in self.text else None)
 
     def graph(
