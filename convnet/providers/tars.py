@@ -121,9 +121,8 @@ def _walk(path: Path, file: BinaryIO, top: str, end: int) -> Iterator[tuple[str,
     with tarfile.open(fileobj=file, mode="r:") as tar:
         while (member := tar.next()) is not None and member.offset < end:
             tar.members.clear()  # it would keep all of them
-            name = posixpath.normpath("/" + member.name.lstrip("/"))[
-                1:
-            ]  # normpath keeps two of them
+            # /a, //a and a are one folder; normpath would keep two slashes
+            name = posixpath.normpath("/" + member.name.lstrip("/")).removeprefix("/")
             if any(part.startswith(".") for part in name.split("/")):
                 continue
             folder, _, last = posixpath.join(top, name).rpartition("/")
