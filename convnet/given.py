@@ -90,7 +90,7 @@ def words_of(meta: dict) -> list[str]:
     if data["provider"] != name_for(data["path"]):
         said["data-provider"] = data["provider"]
     for name in ("crop", "mirror", "color_noise", "test_fraction", "on_bad_image"):
-        if (value := data["options"][name]) != usual[name]:
+        if (value := data["options"].get(name, usual[name])) != usual[name]:
             said[name] = ("no", "yes")[value] if isinstance(value, bool) else value
     said |= {name: meta[name] for name in ("epochs", "minibatch", "seed")}
     usual = {"sizes": "", "switch": "epoch", "test_freq": 0, "keep": 2, "init_from": ""}
