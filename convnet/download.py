@@ -24,6 +24,7 @@ from convnet import __version__, files
 from convnet.cfg import nearest
 from convnet.cli import UsageError
 from convnet.loader import DataError
+from convnet.providers import printable
 
 TRIES = 5  # in a row without a byte
 PATIENCE = 60  # seconds without a byte
@@ -189,6 +190,10 @@ def unpack(paths: list[Path], folder: Path, made: str) -> None:
             try:
                 with tarfile.open(path) as tar:
                     tar.extractall(beside, filter="data")
+            except tarfile.FilterError as e:
+                name = printable(e.tarinfo.name)
+                why = f"{name} would be written elsewhere, or is no plain file"
+                raise DataError(f"{path}: cannot be unpacked, {why}") from None
             except (tarfile.TarError, EOFError, zlib.error) as e:
                 why = " ".join(str(e).split())[:150]
                 raise DataError(f"{path}: cannot be unpacked ({why})") from None
