@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import sys
-import time
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,12 +113,13 @@ class Packing:
                 raise UsageError(f"{self.folder}: holds shards of other images or options; name "
                                  "another folder, or delete it")  # fmt: skip
             made = path.stat().st_mtime_ns
-            newer = next((i for i in part if self.source.changed(split, i) > made), None)
+            newer = next((i for i in part if self.source.changed(split, i) >= made), None)
             if newer is None:
                 return found
+            (self.folder / INDEX).unlink(missing_ok=True)  # of a set that is no more
             key = printable(self.splits[split].keys[newer])
             print(f"{path.name}: is made again, {key} is newer")
-        began = time.time_ns()
+        began = _clock(self.folder)
         left_out, about = [], {"of": self.of, "side": 0}
         size = shards.write(path, self._records(split, part, left_out, about), left_out, about)
         os.utime(path, ns=(began, began))  # what is changed while it is written is newer
@@ -154,6 +155,12 @@ class Packing:
         about = {"format": FORMAT, "source": kind, "classes": self.source.classes, "of": self.of}
         about["shards"] = made
         files.replace(self.folder / INDEX, [json.dumps(about, indent=1).encode()])
+
+
+def _clock(folder: Path) -> int:
+    """The time, in ns, that a file written now gets; file systems count in steps."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return os.fstat(file.fileno()).st_mtime_ns
 
 
 def _copy_devkit(devkit, folder: Path) -> None:
@@ -197,6 +204,8 @@ def pack(args) -> int:
         _add_unlabelled(source)
         packing = Packing(source, folder, args)
         stack.callback(packing.loader.close)
+        if folder.is_file():
+            raise UsageError(f"--out={args.out}: is a file; name a folder")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             files.sweep(folder)
@@ -224,7 +233,7 @@ def check(args) -> int:
             bad = sum(_check_split(packed, name, reader) for name in packed.splits)
     if bad:
         raise DataError(f"{printable(str(folder))}: {count(bad, 'bad image')}; delete the shards "
-                        "that hold them and make the set again")  # fmt: skip
+                        f"that hold them, {shards.AGAIN}")  # fmt: skip
     _tell(folder)
     return 0
 

@@ -7,7 +7,7 @@ That is results.csv (convnet/results.py) and, where it is asked for, event files
 import contextlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,33 +31,27 @@ class Report:
         self.path = run.folder / "metrics.jsonl"
         self.last_test: dict[str, np.ndarray] = {}
         self.notes: list[str] = []
-        with self._disk(self.path):
-            self.table = Table(self._forget_the_future())
+        self.table = Table()
+        if self.path.exists():
+            with self._disk(self.path), self.path.open("rb") as file:
+                files.replace(self.path, self._past(file))
         self._write_table()
         with self._disk(self.path):
             self.file = self.path.open("ab", buffering=0)
         self.board = Board(run.folder, run.net) if run.plan.tensorboard else None
         self.bar = self._bar() if sys.stderr.isatty() else None
 
-    def _forget_the_future(self) -> list[dict]:
-        """After a resume: drop the lines of batches that will be trained again, and what is none.
-
-        Returns the rows of those that stay.
-        """
-        if not self.path.exists():
-            return []
-        lines, rows, none, now = [], [], [], self.run.net.step
-        for number, line, row in lines_of(self.path.read_bytes()):
-            if row is None:
-                none.append(number)
+    def _past(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+        """The lines that stay after a resume: those of batches that will not be trained again."""
+        none, now = [], self.run.net.step
+        for number, line, row in lines_of(lines):
+            if isinstance(row, str):
+                none.append(f"{self.path}:{number}: {row}, so is no row of a run; taken out")
             elif row["step"] <= now:
-                lines.append(line)
-                rows.append(row)
-        if none:
-            more = f", and {len(none) - 1} more of the kind" if len(none) > 1 else ""
-            self.notes.append(f"{self.path}:{none[0]}: is no row of a run; taken out{more}")
-        files.replace(self.path, lines)
-        return rows
+                self.table.add(row)
+                yield line
+        more = f", and {len(none) - 1} more of the kind" if len(none) > 1 else ""
+        self.notes += [f"{line}{more}" for line in none[:1]]
 
     @contextlib.contextmanager
     def _disk(self, path: Path) -> Iterator[None]:
@@ -78,7 +72,8 @@ class Report:
     def batch(self, values: dict[str, np.ndarray], cases: int, seconds: float, size: int) -> None:
         """One batch is trained, of images of this side."""
         speed = {"seconds": round(seconds, 4), "images_per_s": round(cases / seconds, 2)}
-        done = {"progress": round(self.run.progress, 6), "size": size, "images": cases}
+        done = {"batches": self.run.batches, "progress": round(self.run.progress, 6)}
+        done |= {"size": size, "images": cases}
         self._write({**done, **speed, **self._flat(values)})
         at, done = self.run.at, self.run.progress
         if self.bar is None:

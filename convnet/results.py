@@ -11,7 +11,17 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-ABOUT = {"step", "epoch", "batch", "progress", "size", "images", "seconds", "images_per_s"}
+ABOUT = {
+    "step",
+    "epoch",
+    "batch",
+    "batches",
+    "progress",
+    "size",
+    "images",
+    "seconds",
+    "images_per_s",
+}
 
 
 def costs_of(row: dict) -> dict[str, float]:
@@ -22,22 +32,26 @@ def costs_of(row: dict) -> dict[str, float]:
 def row_of(line: bytes) -> dict:
     """A line of metrics.jsonl. ValueError where it tells of no batch and no test of a run."""
     try:
-        return _checked(json.loads(line))
-    except (RecursionError, OverflowError):
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        raise ValueError("is no JSON") from None
+    try:
+        return _checked(row)
+    except OverflowError:
         raise ValueError("has what is no number") from None
 
 
-def lines_of(data: bytes) -> Iterator[tuple[int, bytes, dict | None]]:
-    """(number, line, its row, None where it is none) of each line of a metrics.jsonl.
+def lines_of(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes, dict | str]]:
+    """(number, line, its row or why it is none) of each line of a metrics.jsonl.
 
     A last line that is cut short, as a crash leaves it, is left out.
     """
-    for number, line in enumerate(data.splitlines(keepends=True), 1):
+    for number, line in enumerate(lines, 1):
         if line.endswith(b"\n"):
             try:
                 row = row_of(line)
-            except ValueError:
-                row = None
+            except ValueError as e:
+                row = str(e)
             yield number, line, row
 
 
@@ -52,7 +66,8 @@ def _checked(row: Any) -> dict:
     numbers = [*values.values(), *rates.values(), row.get("seconds", 0), row.get("images", 1)]
     if not all(type(n) in (int, float) and math.isfinite(n) for n in numbers):
         raise ValueError("has what is no number")
-    if not all(type(row.get(k)) is int and row[k] >= 1 for k in ("step", "epoch", "batch")):
+    at = [*(row.get(k) for k in ("step", "epoch", "batch")), row.get("batches", 1)]
+    if not all(type(n) is int and 1 <= n < 2**53 for n in at):
         raise ValueError("does not say where it is")
     return row
 

@@ -32,6 +32,7 @@ from convnet.loader import BadImage, DataError
 FORMAT = "convnet shard 1"
 TABLES = {"offset": np.int64, "label": np.int32, "crc32": np.uint32, "position": np.int64}
 TEXTS = ("key", "left_out")
+AGAIN = "the tools/make_data.py command that made the set makes it again"
 OPEN = 200  # files that a process keeps open; systems allow 1024 or 256
 
 
@@ -122,16 +123,18 @@ def read(path: str | Path, classes: int | None = None) -> Shard:
     classes: how many there are, where that is known.
     """
     if not Path(path).is_file():
-        raise DataError(f"{path}: " + ("is not a file" if Path(path).exists() else "no such shard"))
+        why = "is not a file" if Path(path).exists() else "no such shard"
+        raise DataError(f"{path}: {why}; {AGAIN}")
     try:
         with h5py.File(path, "r") as file:
             return _read(file, str(path), classes)
     except DataError as e:
-        raise DataError(f"{path}: {e}; delete it and make the set again") from None
+        raise DataError(f"{path}: {e}; delete it, {AGAIN}") from None
     except (OSError, RuntimeError, ValueError, TypeError, LookupError) as e:
         why = " ".join(str(e).split())[:150]
-        raise DataError(f"{path}: damaged, or no shard of images ({why}); delete it and make the "
-                        "set again") from None  # fmt: skip
+        raise DataError(
+            f"{path}: damaged, or no shard of images ({why}); delete it, {AGAIN}"
+        ) from None
 
 
 def _read(file: h5py.File, path: str, classes: int | None) -> Shard:

@@ -5,9 +5,11 @@ benchmarks/curves.py does it for whole nets; here is a small one on the built-in
 
 import json
 
+import numba
 import numpy as np
 import pytest
 
+from convnet.machine import cores
 from convnet.source import Source
 from tests.tooling import ROOT
 
@@ -24,7 +26,8 @@ def curves(monkeypatch):
 
 def arguments(curves, *more):
     cfg = ROOT / "layer_configs" / "spp_small.cfg"
-    options = f"--layer-def={cfg} --steps={STEPS} --minibatch=8 --windows=4"
+    threads = min(cores(), numba.config.NUMBA_NUM_THREADS)
+    options = f"--layer-def={cfg} --steps={STEPS} --minibatch=8 --windows=4 --threads={threads}"
     return curves.arguments([*options.split(), *more])
 
 

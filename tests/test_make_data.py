@@ -305,7 +305,7 @@ def test_it_goes_on_after_kill_9(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["written over", "an older file", "a link", "in a tar"])
-def test_an_image_that_was_replaced_is_packed_again(tmp_path, how):
+def test_an_image_that_was_replaced_is_packed_again(tmp_path, monkeypatch, how):
     """By one of the same length, between two runs; the other shards stay as they are."""
     folder, out = photos(tmp_path / "photos", suffixes=(".png",)), tmp_path / "packed"
     old, new = folder / "ant" / "2.png", tmp_path / "new.png"
@@ -331,6 +331,12 @@ def test_an_image_that_was_replaced_is_packed_again(tmp_path, how):
     else:
         old.write_bytes(new.read_bytes())
         tar(given, folder)
+    with monkeypatch.context() as m:  # killed at it: a set that is not finished, no damaged one
+        m.setattr(shards, "_finish", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pack(given, out)
+    with pytest.raises(DataError, match="not finished"):
+        open_(out)
     told = pack(given, out).out
     assert f"train-00000.h5: is made again, ant{os.sep}" in told
     assert files(out).keys() == before.keys()
@@ -344,17 +350,20 @@ def test_an_image_that_was_replaced_is_packed_again(tmp_path, how):
 
 def test_an_image_that_is_replaced_while_its_shard_is_written(tmp_path, monkeypatch):
     folder, out = photos(tmp_path / "photos"), tmp_path / "packed"
-    finish = shards._finish
+    finish, late = shards._finish, [*folder.rglob("*.*")]
 
-    def late(*args):
-        for path in folder.rglob("*.*"):
+    def finished(*args):
+        while late:  # of the first shard alone
+            path = late.pop()
             path.write_bytes(path.read_bytes())
+        time.sleep(0.05)  # the shard is written later
         return finish(*args)
 
-    monkeypatch.setattr(shards, "_finish", late)
+    monkeypatch.setattr(shards, "_finish", finished)
     pack(folder, out)
     monkeypatch.undo()
-    assert "train-00000.h5: is made again" in pack(folder, out).out
+    told = pack(folder, out).out
+    assert "train-00000.h5: is made again" in told and "test-00000" not in told
 
 
 def test_a_damaged_image_is_a_bad_image(copy):
@@ -394,7 +403,7 @@ def test_a_lost_or_damaged_shard_is_made_again(source, copy, made):
     (copy / "train-00000.h5").write_bytes(raw[:-900])
     result = pack(source, copy, code=3)
     assert "train-00000.h5: " in result.err
-    assert "delete it and make the set again" in result.err
+    assert f"delete it, {shards.AGAIN}" in result.err
 
 
 def test_a_shard_of_another_set(copy, tmp_path):

@@ -356,6 +356,7 @@ def test_what_train_prints(cfg, tmp_path):
         "step",
         "epoch",
         "batch",
+        "batches",
         "progress",
         "size",
         "images",

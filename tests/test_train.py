@@ -174,7 +174,10 @@ def test_a_row_of_metrics_that_is_none_is_told_of(whole, tmp_path, line):
     result = call("train", f"--resume={folder}")
     assert result.code == 0
     more = ", and 1 more of the kind" if line.count(b"\n") > 1 else ""
-    assert result.err == f"note: {path}:3: is no row of a run; taken out{more}\n"
+    told = (
+        rf"note: {re.escape(str(path))}:3: (is|has|tells|does) .*, so is no row of a run; taken out"
+    )
+    assert re.fullmatch(f"{told}{more}\n", result.err)
     rows = metrics(whole)
     assert metrics(folder) == rows[:2] + rows[3:]
 

@@ -123,7 +123,7 @@ class Packed(Images):
             found.append(shards.read(path, len(self.classes)))
             if found[-1].about["tables"] != total:
                 raise DataError(f"{printable(str(path))}: is not the shard that {INDEX} tells of; "
-                                "delete it and make the set again")  # fmt: skip
+                                f"delete it, {shards.AGAIN}")  # fmt: skip
         return found
 
     def _probe(self):

@@ -16,7 +16,7 @@ from convnet.cli import UsageError
 from convnet.geometry import field
 from convnet.graph import Graph
 from convnet.net import Net
-from convnet.providers import Provider
+from convnet.providers import DataError, Provider
 from convnet.show import opened, style
 from convnet.show.windows import Row, cut, picture
 
@@ -80,6 +80,8 @@ def made_of(net: Net, provider: Provider, wanted: Wanted):
     order = np.random.default_rng(0).permutation(provider.test.size)
     images = np.sort(order[: wanted.images])  # by class where the data is: all have to be there
     best = strongest(opened.seen(net, provider, images, [[own]]), parts, wanted.windows)
+    if best is None:
+        raise DataError(f"{provider.path}: no test image can be read")
     chosen = [(b, f) for b in range(len(parts)) for f in wanted.filters] or choose(best, parts)
     views = _views(net, provider, {int(i) for b, f in chosen for i in best.images[b, f]})
     width, rows = graph.shapes[own][1], []
@@ -134,8 +136,11 @@ def _cells(i: int, n: int, side: int, window: tuple[int, int, int] | None) -> sl
     return slice(i * side // n, -(-(i + 1) * side // n))
 
 
-def strongest(seen, parts: list[Bin], windows: int = WINDOWS) -> Best:
-    """The strongest answers over all images, by bin and filter; an image counts once for each."""
+def strongest(seen, parts: list[Bin], windows: int = WINDOWS) -> Best | None:
+    """The strongest answers over all images, by bin and filter; an image counts once for each.
+
+    None where there is no image.
+    """
     found, sums, count = None, 0, 0
     for some in seen:
         maps = some.outputs[0]
@@ -145,9 +150,7 @@ def strongest(seen, parts: list[Bin], windows: int = WINDOWS) -> Best:
         both = new if found is None else [np.concatenate(x, 2) for x in zip(found, new)]
         order = np.argsort(-both[0], axis=2, kind="stable")[..., :windows]
         found = [np.take_along_axis(x, order, 2) for x in both]
-    if found is None:
-        raise UsageError("no test image can be read")
-    return Best(*found, sums / count)
+    return None if found is None else Best(*found, sums / count)
 
 
 def _answers(maps: np.ndarray, part: Bin, indices: np.ndarray) -> tuple:

@@ -1,5 +1,7 @@
 """Costs and errors of one run or several: of every batch of the training, and of every test."""
 
+from array import array
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,40 +22,59 @@ class Curve(NamedTuple):
 
     train: np.ndarray  # (2, n): epochs, values
     test: np.ndarray
+    images: np.ndarray  # (n,) of each batch
 
 
 def curves(args) -> Path:
     """tools/show.py curves"""
-    folders = [opened.folder_of(run) for run in args.run]
+    found = [opened.folder_of(run) for run in args.run]
+    folders = [*{folder.resolve(): folder for folder in found}.values()]  # each once
     path = opened.target(args, folders[0], "curves.png", style.KINDS)
     runs = [read(opened.metrics(folder)) for folder in folders]
     style.write(path, *picture(runs, _names(folders), args.cost))
     return path
 
 
-def read(rows: list[dict]) -> dict[str, Curve]:
-    """The curves of a run by the names of the values, given the rows of its metrics.jsonl."""
-    at = epochs(rows)
-    train, test = {}, {}
-    for x, row in zip(at, rows):
+def read(rows: Iterable[dict]) -> dict[str, Curve]:
+    """The curves of a run by the names of the values, given the rows of its metrics.jsonl.
+
+    Runs have hundreds of thousands of rows: numbers alone are kept of them.
+    """
+    places, images = array("q"), array("d")
+    train: dict[str, tuple[array, array]] = {}  # numbers of the rows, values
+    test: dict[str, tuple[array, array]] = {}
+    for number, row in enumerate(rows):
+        places.extend((row["epoch"], row["batch"], row.get("batches", 0)))
+        images.append(row.get("images", 1))
         into, values = (test, row["test"]) if "test" in row else (train, costs_of(row))
         for name, value in values.items():
-            into.setdefault(name, []).append((x, value))
-    none = np.empty((2, 0))
+            at, told = into.setdefault(name, (array("q"), array("d")))
+            at.append(number)
+            told.append(value)
+    done, weights = epochs(np.array(places).reshape(-1, 3)), np.array(images)
+
+    def line(at: Sequence[int], values: Sequence[float]) -> np.ndarray:
+        return np.array([done[np.array(at, int)], values])
+
     return {
-        name: Curve(np.array(points).T, np.array(test[name]).T if name in test else none)
-        for name, points in train.items()
+        name: Curve(line(*told), line(*test.get(name, ((), ()))), weights[np.array(told[0])])
+        for name, told in train.items()
     }
 
 
-def epochs(rows: list[dict]) -> np.ndarray:
-    """How many epochs are done at each row. One that is not over counts as long as the last was."""
-    most: dict[int, int] = {}
-    for row in rows:
-        most[row["epoch"]] = max(row["batch"], most.get(row["epoch"], 0))
-    last = max(most)
-    most[last] = max(most[last], most.get(last - 1, 0))
-    return np.array([row["epoch"] - 1 + row["batch"] / most[row["epoch"]] for row in rows])
+def epochs(places: np.ndarray) -> np.ndarray:
+    """How many epochs are done at each row (epoch, batch, batches of the epoch; 0: not told).
+
+    Where it is not told, as by runs of before, an epoch that is not over counts as long as the last
+    was.
+    """
+    epoch, batch, of = places.T
+    numbers, which = np.unique(epoch, return_inverse=True)
+    most = np.zeros(len(numbers), int)
+    np.maximum.at(most, which, np.maximum(batch, of))
+    if not of.any() and len(numbers) > 1:
+        most[-1] = max(most[-2:])
+    return epoch - 1 + batch / most[which]
 
 
 def _names(folders: list[Path]) -> list[str]:
@@ -96,14 +117,14 @@ def _title(value: str) -> str:
 def _scaled(curve: Curve, value: str) -> Curve:
     """What follows a dot is a share of the images, which people read in %."""
     scale = np.array([[1], [100 if "." in value else 1]])
-    return Curve(curve.train * scale, curve.test * scale)
+    return curve._replace(train=curve.train * scale, test=curve.test * scale)
 
 
 def _top(curve: Curve) -> float:
     """The end of an axis. The first batches, which may cost anything, may be cut off, nothing else
     of the smoothed line or of the tests."""
     values = curve.train[1]
-    later = smooth(values)[int(BEGINNING * len(values)) :]
+    later = smooth(values, curve.images)[int(BEGINNING * len(values)) :]
     return 1.08 * max(np.quantile(values, 0.98), *later, *curve.test[1], 1e-6)
 
 
@@ -113,7 +134,7 @@ def _panel(axes, curve: Curve, number: int, several: bool) -> None:
     dash = ("-", "--", ":")[number // len(style.COLOURS) % 3]
     x, y = curve.train
     axes.plot(*_thinned(x, y), color=colour, alpha=0.12 if several else 0.25, lw=0.7)
-    axes.plot(*_thinned(x, smooth(y)), color=colour, lw=1.0 if several else 1.6,
+    axes.plot(*_thinned(x, smooth(y, curve.images)), color=colour, lw=1.0 if several else 1.6,
               alpha=0.6 if several else 1, ls=dash)  # fmt: skip
     x, y = curve.test
     marker = {"marker": "o", "ms": 4} if len(x) <= FEW else {}
@@ -144,14 +165,17 @@ def _legend(figure, names: list[str], tested: bool) -> None:
     figure.legend(lines[: len(words)], words, loc="outside upper left", ncols=columns, fontsize=9)
 
 
-def smooth(values: np.ndarray) -> np.ndarray:
-    """The mean around each value, over a share of all of them; at the ends of those there are."""
+def smooth(values: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """The mean around each value, over a share of all of them; at the ends of those there are.
+
+    images: of each batch; the mean is theirs, for the last batch of an epoch may have few.
+    """
     n = len(values)
     half = max(int(n * WINDOW), LEAST) // 2
-    sums = np.concatenate([[0], np.cumsum(values)])
+    sums, counts = (np.append(0, np.cumsum(a)) for a in (values * images, images))
     at = np.arange(n)
     first, end = np.maximum(at - half, 0), np.minimum(at + half + 1, n)
-    return (sums[end] - sums[first]) / (end - first)
+    return (sums[end] - sums[first]) / (counts[end] - counts[first])
 
 
 def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

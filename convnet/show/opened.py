@@ -45,19 +45,22 @@ def folder_of(run: str) -> Path:
     return max(found, key=lambda file: file.stat().st_mtime).parent
 
 
-def metrics(folder: Path) -> list[dict]:
+def metrics(folder: Path) -> Iterator[dict]:
     """The rows of metrics.jsonl; a torn last line, of a run that goes on, is left out.
 
-    Raises CheckpointError where no batch is told of.
+    Raises CheckpointError, at the end where no batch is told of.
     """
-    path, rows = folder / "metrics.jsonl", []
-    for number, _, row in lines_of(path.read_bytes()):
-        if row is None:
-            raise CheckpointError(f"{path}:{number}: is no row of a run")
-        rows.append(row)
-    if not any("test" not in row for row in rows):
+    path, told = folder / "metrics.jsonl", False
+    with path.open("rb") as file:
+        for number, _, row in lines_of(file):
+            if isinstance(row, str):
+                raise CheckpointError(
+                    f"{path}:{number}: {row}, so is no row of a run; delete this line"
+                )
+            told |= "test" not in row
+            yield row
+    if not told:
         raise CheckpointError(f"{path}: tells of no batch yet")
-    return rows
 
 
 class Seen(NamedTuple):

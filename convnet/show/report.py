@@ -1,5 +1,6 @@
 """A run as one page of HTML that needs nothing else: no other file, no network, no script."""
 
+from collections.abc import Iterator
 from datetime import datetime
 from html import escape
 from pathlib import Path
@@ -25,6 +26,7 @@ from convnet.show import (
     opened,
     style,
 )
+from convnet.show.curves import Curve
 from convnet.show.layout import place
 from convnet.show.page import card, cfg, facts, page, picture, section, table
 from convnet.show.predictions import Guess, guesses
@@ -40,35 +42,46 @@ def report(args) -> Path:
     run = given.opened(args.run, args.device)
     folder = run.path.parent
     out = opened.target(args, folder, "report.html", (".html",))
-    rows = _metrics(folder)
+    lines, tests, table = _metrics(folder)
     seen = _seen(args, run)
     parts = [
         _facts(run),
-        _curves(rows),
+        _curves(lines, table),
         seen,
         _filters(run.net),
         _net(run.net, run.meta["minibatch"]),
         _sources(run.meta),
         _commands(run),
     ]
-    text = page(folder.resolve().name, _error(rows, run.meta), "\n".join(filter(None, parts)))
+    text = page(folder.resolve().name, _error(tests, run.meta), "\n".join(filter(None, parts)))
     style.save(out, text.encode("utf-8", "replace"))
     return out
 
 
-def _metrics(folder: Path) -> list[dict]:
-    """The rows of metrics.jsonl; none, with a note, where a checkpoint stands alone."""
+def _metrics(folder: Path) -> tuple[dict[str, Curve], list[dict], Table]:
+    """What metrics.jsonl tells: the curves, the rows of the tests, the table of results.csv.
+
+    Nothing, with a note, where a checkpoint stands alone or the file is damaged.
+    """
+    tests, told = [], Table()
+
+    def rows() -> Iterator[dict]:
+        for row in opened.metrics(opened.folder_of(str(folder))):
+            told.add(row)
+            tests.extend([row] if "test" in row else [])
+            yield row
+
     try:
-        return opened.metrics(opened.folder_of(str(folder)))
+        return curves.read(rows()), tests, told
     except CheckpointError as e:
         given.say_notes([f"{e}; the page has no curves"])
-        return []
+        return {}, [], Table()
 
 
-def _error(rows: list[dict], meta: dict) -> str:
+def _error(tests: list[dict], meta: dict) -> str:
     """In words what the test gave for the weights of this checkpoint, if there was one."""
-    tests = [row["test"] for row in rows if "test" in row and row["step"] == meta["step"]]
-    errors = {k: v for k, v in tests[-1].items() if k.endswith(".error")} if tests else {}
+    own = [row["test"] for row in tests if row["step"] == meta["step"]]
+    errors = {k: v for k, v in own[-1].items() if k.endswith(".error")} if own else {}
     return ", ".join(
         f"test error {100 * value:.2f} %"
         + (f" ({name.removesuffix('.error')})" * (len(errors) > 1))
@@ -103,11 +116,10 @@ def _facts(run: Trained) -> str:
     )
 
 
-def _curves(rows: list[dict]) -> str:
-    if not rows:
+def _curves(lines: dict[str, Curve], tests: Table) -> str:
+    if not lines:
         return ""
-    drawn = style.inline(*curves.picture([curves.read(rows)], ["run"]), "curves")
-    tests = Table(rows)
+    drawn = style.inline(*curves.picture([lines], ["run"]), "curves")
     body = [[str(row.get(name, "")) for name in tests.columns] for row in tests.rows]
     listed = table(tests.columns, body, fold=f"all tests ({len(body)})") if body else ""
     return section("Costs and errors", picture(drawn, 620) + listed)
@@ -167,10 +179,12 @@ def _learnt(net: Net, provider: Provider, predicted: Predictions) -> str:
         drawn = bins.made_of(net, provider, bins.Wanted(layer, images=BINS_OF))
     except UsageError:  # a map whose cells do not see windows of one size
         return made
-    of = min(BINS_OF, provider.test.size)
+    of = (
+        f"{BINS_OF} test images, drawn at random," if provider.test.size > BINS_OF else "the images"
+    )
     words = (
-        f"<p>A row is a bin of the pyramid and a filter that answers there more than elsewhere, "
-        f"with the windows of {of:,} test images, drawn at random, that it answers most.</p>"
+        "<p>A row is a bin of the pyramid and a filter that answers there more than elsewhere, "
+        f"with the windows of {of} that it answers most.</p>"
     )
     drawn = picture(style.inline(*drawn, "bins"), 620)
     return made + section("What the bins look for", words + drawn)

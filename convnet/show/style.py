@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convnet import files
+from convnet import files, given
 from convnet.cli import UsageError
 from convnet.providers import printable
 
@@ -45,6 +45,15 @@ RC = {
     "ytick.color": INK,
 }
 
+GLYPH = "Glyph .* missing"  # matplotlib's warning of a letter that no font has
+SCRIPTS = (  # fonts of systems that have the letters which matplotlib's own lacks
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans SC", "Noto Sans JP"),
+    *("Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback"),
+    *("Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Segoe UI", "Nirmala UI"),
+    *("PingFang SC", "Hiragino Sans", "Apple SD Gothic Neo", "Arial Unicode MS"),
+    *("Noto Sans Devanagari", "Noto Sans Bengali", "Noto Sans Tamil", "Noto Sans Thai"),
+)
+
 Paint = Callable[..., None]  # (figure) -> None
 
 
@@ -69,11 +78,20 @@ def _drawn(paint: Paint, size: tuple[float, float]):
     matplotlib = matplotlib_or_error()
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **RC}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script of far away
+    settings = {**matplotlib.rcParamsDefault, **RC, "font.family": _families()}
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", GLYPH)
         figure = Figure(figsize=size, layout="constrained")
         paint(figure)
         yield figure
+
+
+def _families() -> list[str]:
+    """The fonts of names: matplotlib's own, then what of SCRIPTS is installed."""
+    from matplotlib.font_manager import fontManager
+
+    there = {font.name for font in fontManager.ttflist}
+    return ["DejaVu Sans", *(name for name in SCRIPTS if name in there)]
 
 
 def write(path: Path, paint: Paint, size: tuple[float, float]) -> None:
@@ -84,7 +102,12 @@ def write(path: Path, paint: Paint, size: tuple[float, float]) -> None:
     with _drawn(paint, size) as figure:
         made = io.BytesIO()
         metadata = {"Date": None} if path.suffix == ".svg" else {}
-        figure.savefig(made, format=path.suffix[1:], dpi=DOTS, metadata=metadata)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.filterwarnings("always", GLYPH)
+            figure.savefig(made, format=path.suffix[1:], dpi=DOTS, metadata=metadata)
+    if path.suffix == ".png" and any(re.match(GLYPH, str(w.message)) for w in told):
+        given.say_notes([f"{path}: no font that is installed has all letters of the names; "
+                         "--out=<file>.svg leaves them to whoever shows it"])  # fmt: skip
     save(path, made.getvalue())
 
 

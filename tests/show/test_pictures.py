@@ -1,6 +1,7 @@
 """Curves, filters, predictions, confusion, activations, bins: their numbers, and the files."""
 
 import json
+import tracemalloc
 from xml.etree import ElementTree
 
 import numpy as np
@@ -13,6 +14,7 @@ from convnet.cfg import parse
 from convnet.graph import Graph
 from convnet.providers import DataOptions
 from convnet.providers.images import Images
+from convnet.results import Table
 from convnet.show import bins, confusion, curves, filters, opened, predictions, windows
 from convnet.show.bins import Bin
 from convnet.tiles import balanced, mosaic
@@ -129,6 +131,20 @@ def test_a_data_set_that_has_moved(run, tmp_path):
         moved.rename(run.parent / "photos")
 
 
+def test_letters_that_no_font_has(tmp_path, capsys, monkeypatch):
+    from convnet.show import style
+
+    def paint(figure):
+        figure.subplots().set_title("\U0001305a")  # a hieroglyph
+
+    monkeypatch.setattr(style, "SCRIPTS", ())
+    style.write(tmp_path / "a.png", paint, (2, 2))
+    told = capsys.readouterr().err
+    assert told.startswith(f"note: {tmp_path / 'a.png'}: no font") and told.count("\n") == 1
+    style.write(tmp_path / "a.svg", paint, (2, 2))
+    assert capsys.readouterr().err == "" and "\U0001305a" in (tmp_path / "a.svg").read_text()
+
+
 def test_without_matplotlib(run, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     result = call("show", "curves", run, f"--out={tmp_path / 'a.png'}")
@@ -138,13 +154,15 @@ def test_without_matplotlib(run, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("text, why", [
-    ("", "tells of no batch yet"), ("{}\n", ":1: is no row of a run"), ("[]\n", ":1: is no row"),
-    *((f'{{"step": 1, "epoch": 1, "batch": 1, {row}}}\n', ":1: is no row") for row in (
+    ("", "tells of no batch yet"), ("{}\n", ":1: tells of no costs, so is no row of a run; delete"),
+    ("[]\n", ":1: tells of no costs"),
+    *((f'{{"step": 1, "epoch": 1, "batch": 1, {row}}}\n', "so is no row") for row in (
         '"logprob": NaN', '"logprob": 1e400', '"logprob": null', '"logprob": "x"', '"test": 5',
         '"size": 24', '"seconds": "x", "logprob": 1')),
-    ('{"step": 1, "epoch": 1, "batch": 0, "logprob": 1}\n', ":1: is no row"),
-    ('{"step": 1, "epoch": "a", "batch": 1, "logprob": 1}\n', ":1: is no row"),
-    ("a b\n", ":1: is no row"), ('{"step": 1, "epo', "tells of no batch yet"),
+    ('{"step": 1, "epoch": 1, "batch": 0, "logprob": 1}\n', ":1: does not say where it is"),
+    ('{"step": 1, "epoch": "a", "batch": 1, "logprob": 1}\n', ":1: does not say where it is"),
+    ("a b\n", ":1: is no JSON, so is no row of a run"),
+    ('{"step": 1, "epo', "tells of no batch yet"),
 ])  # fmt: skip
 def test_metrics_that_are_none(tmp_path, text, why):
     (tmp_path / "metrics.jsonl").write_text(text)
@@ -158,8 +176,11 @@ def test_metrics_that_are_none(tmp_path, text, why):
 def test_epochs_by_hand():
     """Two batches an epoch, then four; the third epoch has only begun."""
     at = [(1, 1), (1, 2), (1, 2), (2, 1), (2, 4), (3, 1)]
-    rows = [{"epoch": epoch, "batch": batch} for epoch, batch in at]
-    assert curves.epochs(rows).tolist() == [0.5, 1, 1, 1.25, 2, 2.25]
+    of = {1: 2, 2: 4, 3: 5}
+    told = np.array([(epoch, batch, of[epoch]) for epoch, batch in at])
+    assert curves.epochs(told).tolist() == [0.5, 1, 1, 1.25, 2, 2.2]
+    assert curves.epochs(told * [1, 1, 0]).tolist() == [0.5, 1, 1, 1.25, 2, 2.25], "an old run"
+    assert curves.epochs(np.array([(1, 1, 16), (1, 5, 16)])).tolist() == [1 / 16, 5 / 16]
 
 
 def test_curves_are_the_metrics(run):
@@ -175,10 +196,21 @@ def test_curves_are_the_metrics(run):
 def test_a_late_end_is_not_cut_off():
     """The first batches may be above the panel; a divergence at the end may not."""
     values = np.concatenate([np.full(3, 1000.0), np.ones(191), np.full(6, 80.0)])
-    curve = curves.Curve(np.array([np.arange(200), values]), np.empty((2, 0)))
+    curve = curves.Curve(np.array([np.arange(200), values]), np.empty((2, 0)), np.ones(200))
     assert 80 < curves._top(curve) < 100
     tested = curve._replace(test=np.array([[9.0], [300.0]]))
     assert 300 < curves._top(tested) < 400
+
+
+def test_a_long_run_is_read_in_little_memory():
+    """Rows come one at a time, and of each only numbers stay."""
+    rows = ({"step": i, "epoch": 1 + i // 1000, "batch": 1 + i % 1000, "batches": 1000,
+             "images": 1, "logprob": 0.5, "logprob.error": 0.2} for i in range(50_000))  # fmt: skip
+    tracemalloc.start()
+    found = curves.read(rows)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found["logprob"].train.shape == (2, 50_000) and peak < 50_000 * 200
 
 
 def test_thinned_keeps_spikes_and_ends():
@@ -211,12 +243,26 @@ def test_smooth():
     values = np.random.default_rng(0).normal(size=500)
     half = int(500 * curves.WINDOW) // 2
     inside = np.convolve(values, np.ones(2 * half + 1) / (2 * half + 1), "valid")
-    made = curves.smooth(values)
+    made = curves.smooth(values, np.ones(500))
     np.testing.assert_allclose(made[half:-half], inside)
     assert made[0] == pytest.approx(values[: half + 1].mean())
     assert made[-1] == pytest.approx(values[-half - 1 :].mean())
-    assert curves.smooth(values[:9])[4] == pytest.approx(values[2:7].mean()), "5 at the least"
-    assert curves.smooth(values[:1]).tolist() == values[:1].tolist()
+    few = curves.smooth(values[:9], np.ones(9))
+    assert few[4] == pytest.approx(values[2:7].mean()), "5 at the least"
+    assert curves.smooth(values[:1], np.ones(1)).tolist() == values[:1].tolist()
+
+
+def test_smooth_is_the_mean_of_images():
+    """The last batch of an epoch, of 3 images, counts as 3; the end is what results.csv says."""
+    rows = [
+        {"step": i, "epoch": 1, "batch": i, "batches": 4, "images": n, "logprob": value}
+        for i, (n, value) in enumerate([(32, 1.0), (32, 2.0), (32, 3.0), (3, 60.0)], 1)
+    ]
+    rows.append({"step": 4, "epoch": 1, "batch": 4, "test": {"logprob": 1.0}})
+    curve = curves.read(rows)["logprob"]
+    mean = curves.smooth(curve.train[1], curve.images)[1]
+    assert mean == pytest.approx((32 * 6 + 3 * 60) / 99)
+    assert f"{mean:.6g}" == Table(rows).rows[0]["train logprob"]
 
 
 # ---------------------------------------------------------------- filters

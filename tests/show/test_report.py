@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from convnet import given, runfolder
+from convnet.show import report
 from tests.tooling import call, photos, tiny
 
 pytest.importorskip("matplotlib")
@@ -141,6 +142,12 @@ def test_a_checkpoint_before_the_last(page, tmp_path):
     assert f"test error {error:.2f} %" in words
     assert f"{error:.1f} % of 9 images are taken for another class" in words
     assert f"of {round(error * 9 / 100)}, drawn at random." in words
+
+
+def test_the_error_is_that_of_the_checkpoint():
+    tests = [{"step": step, "test": {"logprob.error": step / 100}} for step in (3, 6, 9)]
+    assert report._error(tests, {"step": 6}) == "test error 6.00 %"
+    assert report._error(tests, {"step": 7}) == ""
 
 
 def test_a_run_whose_data_has_moved(page, tmp_path):
