@@ -45,7 +45,8 @@ def arguments():
     group.add_argument(
         "--partial",
         action="store_true",
-        help="leave layers that the file has nothing for as they are initialised",
+        help="leave layers that the file has nothing for as they are initialised, and weights in "
+        "the file that have no counterpart here out",
     )
     group = parser.add_argument_group("what the net in the file expects of images")
     group.add_argument(

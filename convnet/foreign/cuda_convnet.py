@@ -99,8 +99,8 @@ def read(path: str, data: memoryview) -> Found:
             try:
                 found.layers.append(_layer(name, kind, layer, weights))
             except Refused as e:
-                found.notes.append(f"{name}: of type={kind}, {e}")
-    if not found.layers:
+                found.lost.append(f"{name}: of type={kind}, {e}")
+    if not found.layers and not found.lost:
         raise Refused("holds no layer with weights")
     return found
 

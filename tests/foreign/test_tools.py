@@ -12,6 +12,7 @@ from tests.foreign import files
 from tests.tooling import TINY, call, tiny
 
 RNG = np.random.default_rng(2)
+SHAPES = {"conv1": (6, 3, 3, 3), "fc1": (20, 84), "fc2": (10, 20)}
 
 
 @pytest.fixture
@@ -19,9 +20,8 @@ def here(tmp_path, monkeypatch):
     """A folder of its own with tiny.cfg and net.pth, of 10 classes as the digits."""
     monkeypatch.chdir(tmp_path)
     tiny(tmp_path, TINY.replace("imgSize=16\n", "imgSize=16\nchannels=3\n"))
-    shapes = {"conv1": (6, 3, 3, 3), "fc1": (20, 84), "fc2": (10, 20)}
     arrays = {}
-    for name, shape in shapes.items():
+    for name, shape in SHAPES.items():
         scale = np.sqrt(2 / np.prod(shape[1:]))
         arrays[f"{name}.weight"] = RNG.normal(0, scale, shape)
         arrays[f"{name}.bias"] = RNG.normal(0, 0.1, shape[0])
@@ -124,6 +124,35 @@ def test_partial(here):
     out = ok("import", "net.pth", "--layer-def=tiny.cfg", "--out=x.h5", "--classes=3", "--partial")
     assert "[fc2]" not in out and "fc2    fc2    as initialised: W0 is 20x10 there" in out
     assert weights("x.h5")["fc2/W0"].shape == (20, 3)
+
+
+def test_what_would_be_lost(here):
+    """An import that would be another net is none; --partial and --init-from do it with a note."""
+    kinds = {"conv1": "Convolution", "fc1": "InnerProduct", "fc2": "InnerProduct"}
+    layers = [
+        (
+            name,
+            kind,
+            name,
+            name,
+            [RNG.normal(size=shape) / 9 for shape in (SHAPES[name], SHAPES[name][0])],
+        )
+        for name, kind in kinds.items()
+    ]
+    layers.insert(1, ("prelu1", "PReLU", "conv1", "conv1", [np.ones(6)]))
+    layers.insert(1, ("aux", "InnerProduct", "conv1", "aux", [np.ones((3, 3))]))  # not wanted
+    (here / "net.caffemodel").write_bytes(files.caffemodel(layers))
+    argv = ["net.caffemodel", "--layer-def=tiny.cfg", "--out=x.h5"]
+    why = "net.caffemodel: prelu1: of type PReLU, which has no counterpart here"
+    told = f"{why}; nothing written. --partial leaves such weights out, which makes another net"
+    assert refused("import", *argv) == told and not (here / "x.h5").exists()
+    note = f"note: {why}; left out\n"
+    assert note in ok("import", *argv, "--partial") and (here / "x.h5").exists()
+    assert note in ok("train", "--layer-def=tiny.cfg", "--init-from=net.caffemodel", "--epochs=1",
+                      "--minibatch=200", "--save-path=run")  # fmt: skip
+    del layers[2]
+    (here / "net.caffemodel").write_bytes(files.caffemodel(layers))
+    assert "not used: aux\n" in ok("import", *argv[:2], "--out=y.h5")
 
 
 def test_fine_tuning_from_a_run(here):
