@@ -40,7 +40,7 @@ def arguments():
         "--map",
         type=options.text,
         metavar="OURS=THEIRS,..",
-        help="layers that go together though their names differ",
+        help="layers that go together though their names differ; the rest is matched as without it",
     )
     group.add_argument(
         "--partial",
@@ -76,12 +76,7 @@ def arguments():
         help="images of the net's classes, as in tools/train.py: gives their names, and a run to "
         "--resume (default: none)",
     )
-    group.add_argument(
-        "--data-provider",
-        type=options.text,
-        metavar="NAME",
-        help="digits, images, cifar or ilsvrc (default: found from the folder)",
-    )
+    options.add_provider(group)
     return parser.parse_args()
 
 

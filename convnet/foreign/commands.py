@@ -66,11 +66,13 @@ def _more(found: list) -> str:
 
 
 def _by_hand(text: str | None) -> dict[str, str]:
-    pairs = [item.partition("=") for item in text.split(",")] if text else []
-    wrong = next((mine + other for mine, sign, other in pairs if not (mine and sign and other)), "")
-    if wrong:
-        raise UsageError(f"--map={text}: must be ours=theirs, several with commas; {wrong} is not")
-    return {mine.strip(): other.strip() for mine, _, other in pairs}
+    items = text.split(",") if text else []
+    pairs = {item: [part.strip() for part in item.partition("=")] for item in items}
+    wrong = next((item for item, parts in pairs.items() if not all(parts)), None)
+    if wrong is not None:
+        named = repr(wrong) if wrong.strip() else "an empty one"
+        raise UsageError(f"--map={text}: must be ours=theirs, several with commas; {named} is not")
+    return {mine: other for mine, _, other in pairs.values()}
 
 
 def _classes(args, source: Source, found: Found, provider: Provider | None) -> list[str]:
@@ -158,9 +160,11 @@ def send(args) -> int:
     for option in ("onnx", "safetensors"):
         if name := getattr(args, option):
             check_target(name, f"--{option}", path)
+    if args.onnx and args.safetensors and _same(args.onnx, args.safetensors):
+        raise UsageError(f"--safetensors={args.safetensors}: is where --onnx goes; name another")
     net = given.net_of(saved, path, "cpu")
     if args.onnx:
-        _send_onnx(args, net)
+        _send_onnx(args, net, path)
     if args.safetensors:
         layers = own.read(str(path), saved)
         _write(args.safetensors, "--safetensors", safetensors.of(layers))
@@ -168,8 +172,19 @@ def send(args) -> int:
     return 0
 
 
-def _send_onnx(args, net: Net) -> None:
+def _same(one: str, other: str) -> bool:
+    return Path(one).resolve() == Path(other).resolve()
+
+
+def _send_onnx(args, net: Net, path: Path) -> None:
     layers = args.layer.split(",") if args.layer else [net.output]
+    for layer in layers:
+        if not layer:
+            raise UsageError(f"--layer={args.layer}: a name is empty")
+        try:
+            net.graph.parts(layer)
+        except ValueError as e:
+            raise UsageError(f"--layer={layer}: {path}: {e}") from None
     try:
         parts, outputs = onnx.model(net, layers, args.size)
     except ValueError as e:

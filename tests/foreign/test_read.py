@@ -155,6 +155,37 @@ def test_a_state_dict(tmp_path):
     assert not made.lost and not made.notes
 
 
+@pytest.mark.parametrize(
+    "within",
+    [
+        lambda state: {"epoch": 3, "model_state_dict": state, "optimizer": {"state": {0: {}}}},
+        lambda state: {"net": state, "rng": {"cpu": state["conv1.bias"]}},
+        lambda state: {"ema": {"x.weight": state["conv1.bias"]}, "model": state},
+        lambda state: {"ema": state, "model": {"depth": 3}},
+        lambda state: {"model": {"x.weight": state["conv1.bias"]}, "state_dict": state},
+        lambda state: {**state, "ema": {"x.weight": state["conv1.bias"]}},
+    ],
+)
+def test_a_state_dict_in_a_dict(tmp_path, within):
+    arrays = {"conv1.weight": W1, "conv1.bias": B1, "fc2.weight": W2, "fc2.bias": B2}
+    check(found(tmp_path, files.state_dict(arrays, within)).layers)
+
+
+@pytest.mark.parametrize(
+    "within,why",
+    [
+        (lambda state: {"G": state, "D": state, "n": 1}, "holds 2 state dicts, G, D; save one by"),
+        (lambda state: {"epoch": 3, "net": [state]}, "as features.0.weight, but epoch, net"),
+        (lambda state: {"state_dict": {"W": state["a.weight"]}}, "as features.0.weight, but W"),
+        (lambda state: {f"k{i}": i for i in range(9)}, "but k0, k1, k2, k3, k4, k5 and 3 more"),
+        (lambda state: {}, "as features.0.weight, but nothing"),
+    ],
+)
+def test_a_dict_without_one_state_dict(tmp_path, within, why):
+    with pytest.raises(WeightsError, match=why):
+        found(tmp_path, files.state_dict({"a.weight": W2}, within))
+
+
 def test_what_of_a_state_dict_is_lost(tmp_path):
     norm = {f"bn0.{part}": B1 for part in ("weight", "bias", "running_mean", "running_var")}
     arrays = {"conv1.weight": W1, "conv1.bias": B1, "prelu1.weight": B1, "odd": B1}

@@ -94,7 +94,10 @@ def test_names_mean_and_channels(here):
         (["--set=conv1.filters=7", "--set=fc1.outputs=9", "--classes=3"], 5,
          "net.pth: the weights of another net, none fits"),
         (["--classes=11"], 5, "net.pth: has nothing for [fc2]; nothing written. --partial"),
-        (["--map=fc1"], 2, "--map=fc1: must be ours=theirs"),
+        (["--map=fc1"], 2, "--map=fc1: must be ours=theirs, several with commas; 'fc1' is not"),
+        (["--map=="], 2, "--map==: must be ours=theirs, several with commas; '=' is not"),
+        (["--map=fc1=fc1,"], 2, "must be ours=theirs, several with commas; an empty one is not"),
+        (["--map=fc1= "], 2, "several with commas; 'fc1= ' is not"),
         (["--map=fc1=fc3"], 5, "net.pth has no layer 'fc3' with weights; did you mean 'fc"),
         (["--mean=1,2"], 2, "--mean=1,2: must be a number or 3 with commas"),
         (["--mean=data"], 2, "--mean=data: --data-path=DIR says of which"),
@@ -221,8 +224,18 @@ def test_an_export_that_cannot_be(net, monkeypatch):
     for argv, why in (
         ([], "--onnx=FILE or --safetensors=FILE is needed"),
         (["--safetensors=a", "--layer=conv1"], "--layer: goes with --onnx"),
-        (["--onnx=a", "--layer=conv9"], "no layer 'conv9'; did you mean 'conv1'?"),
-        (["--onnx=a", "--layer=logprob"], "[labels] type=data: an ONNX model takes images only"),
+        (
+            ["--onnx=a", "--layer=fc1,conv9"],
+            "--layer=conv9: net.h5: no layer 'conv9'; did you mean 'conv1'?",
+        ),
+        (["--onnx=a", "--layer=nope"], "--layer=nope: net.h5: no layer 'nope'"),
+        (["--onnx=a", "--layer=fc1,"], "--layer=fc1,: a name is empty"),
+        (
+            ["--onnx=a", "--layer=logprob"],
+            "[logprob] type=cost.logreg: reads [labels]; an ONNX model takes images only",
+        ),
+        (["--onnx=a", "--layer=labels"], "[labels]: an ONNX model takes images only"),
+        (["--onnx=a", "--safetensors=./a"], "--safetensors=./a: is where --onnx goes"),
         (["--onnx=net.h5"], "--onnx=net.h5: is read from"),
         (["--onnx=no/a"], "--onnx=no/a: there is no folder no"),
     ):
