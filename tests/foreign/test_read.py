@@ -279,6 +279,9 @@ def test_cuda_convnet_of_layers_unknown_here(tmp_path):
     layers[1] = layers[1] | {"biases": np.arange(16.0).reshape(16, 1)}  # one for each place
     made = found(tmp_path, files.checkpoint_of_2012(layers))
     assert made.lost == ["loc: of type=local, which has no counterpart here"]
+    layers[-1] = {"name": "odd", "type": "fc", "weights": [W1]}
+    odd = found(tmp_path, files.checkpoint_of_2012(layers))
+    assert odd.lost == ["odd: of type=fc, has weights that are no matrix of floats"]
     assert made.layers[0].bias[2].tolist() == [[8, 9], [10, 11]]  # map, row, column
 
 

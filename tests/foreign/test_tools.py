@@ -64,6 +64,11 @@ def test_import_test_train(here):
     assert same(begun, weights("runs/tiny_001/1.0.h5")) and trained.meta["epoch"] == 1
 
 
+def test_help_names_every_provider():
+    told = " ".join(ok("import", "--help").split())
+    assert "digits, images, cifar, ilsvrc, packed or tars (default: found from the folder)" in told
+
+
 def test_without_data(here):
     ok("import", "net.pth", "--layer-def=tiny.cfg", "--out=net.h5")
     assert Net.from_checkpoint("net.h5").classes == [str(i) for i in range(10)]
