@@ -157,12 +157,7 @@ def add_data(parser: argparse.ArgumentParser, vary: bool = True) -> None:
         "batches, ImageNet (docs/imagenet.md), a set of tools/make_data.py, or tar files of images "
         "(default: the built-in digits)",
     )
-    group.add_argument(
-        "--data-provider",
-        type=text,
-        metavar="NAME",
-        help="digits, images, cifar, ilsvrc, packed or tars (default: found from the folder)",
-    )
+    add_provider(group)
     if vary:
         _add_variation(group)
     group.add_argument(
@@ -181,6 +176,16 @@ def add_data(parser: argparse.ArgumentParser, vary: bool = True) -> None:
         "--on-bad-image",
         choices=("skip", "stop"),
         help="what to do with an image that cannot be read (default: skip)",
+    )
+
+
+def add_provider(group) -> None:
+    """--data-provider."""
+    group.add_argument(
+        "--data-provider",
+        type=text,
+        metavar="NAME",
+        help="digits, images, cifar, ilsvrc, packed or tars (default: found from the folder)",
     )
 
 

@@ -40,12 +40,13 @@ def arguments():
         "--map",
         type=options.text,
         metavar="OURS=THEIRS,..",
-        help="layers that go together though their names differ",
+        help="layers that go together though their names differ; the rest is matched as without it",
     )
     group.add_argument(
         "--partial",
         action="store_true",
-        help="leave layers that the file has nothing for as they are initialised",
+        help="leave layers that the file has nothing for as they are initialised, and weights in "
+        "the file that have no counterpart here out",
     )
     group = parser.add_argument_group("what the net in the file expects of images")
     group.add_argument(
@@ -75,12 +76,7 @@ def arguments():
         help="images of the net's classes, as in tools/train.py: gives their names, and a run to "
         "--resume (default: none)",
     )
-    group.add_argument(
-        "--data-provider",
-        type=options.text,
-        metavar="NAME",
-        help="digits, images, cifar or ilsvrc (default: found from the folder)",
-    )
+    options.add_provider(group)
     return parser.parse_args()
 
 

@@ -23,7 +23,7 @@ def first_weights(net: Net, name: str) -> Match:
 def fill(net: Net, found: Found, by_hand: dict[str, str] | None = None) -> Match:
     """The same of what is found in a file, or what of it --map names."""
     made = match(net.graph, found, by_hand)
-    for note in found.notes:
+    for note in [*found.notes, *(f"{lost}; left out" for lost in found.lost)]:
         print(f"note: {found.path}: {printable(note)}")
     print(
         f"{found.path}: of {found.format}, {len(found.layers)} layers with weights, matched "

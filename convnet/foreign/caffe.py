@@ -6,7 +6,8 @@
 
 A blob has its shape as four numbers (1 to 4) or as a list (7), its numbers as floats (5), doubles
 (8) or, in models that OpenCV has shrunk, halves (12). Only layers with blobs are looked at; fields
-of forks are passed over. BatchNorm and Scale behind a layer are multiplied into its weights.
+of forks are passed over. BatchNorm and Scale right behind a layer are multiplied into its weights;
+what else has blobs is lost, and said to be.
 """
 
 import math
@@ -54,23 +55,18 @@ def read(path: str, data: memoryview) -> Found:
         if raw.kind in DIMENSIONS and 1 <= len(raw.blobs) <= 2:
             found.layers.append(_layer(raw))
             at = len(found.layers) - 1
-        elif raw.kind in ("BatchNorm", "Scale") and at is not None:
-            if readers[raw.bottoms[0]] > 1:
-                raise Refused(
-                    f"layer {raw.name}: normalises {raw.bottoms[0]}, which others read as it was; "
-                    "that has no counterpart here"
-                )
-            found.layers[at] = _normalised(found.layers[at], raw)
-        elif raw.blobs:
-            found.notes.append(f"{raw.name}: type {raw.kind} has no counterpart here")
+        elif raw.blobs and (why := _lost(raw, at, readers)):
+            found.lost.append(f"{raw.name}: of type {raw.kind}, {why}")
             at = None
+        elif raw.blobs and at is not None:
+            found.layers[at] = _normalised(found.layers[at], raw)
         else:
             at = None  # what is behind a relu is no longer the layer's own
         for top in raw.tops:
             makers.pop(top, None)
             if at is not None:
                 makers[top] = at
-    if not found.layers and not found.notes:
+    if not found.layers and not found.lost:
         raise Refused("holds no layer with weights; is it a .caffemodel?")
     return found
 
@@ -120,6 +116,17 @@ def _raw(found: tuple) -> _Raw:
         struct.unpack("<f", eps[-1])[0] if eps else 1e-5,
         any(n == TRANSPOSE and v for p in got[INNER_PRODUCT] for n, v in wire.inside(p)),
     )
+
+
+def _lost(raw: _Raw, at: int | None, readers: Counter[str]) -> str:
+    """Why the weights of a layer cannot go into the one before it, number `at`; "" if they can."""
+    if raw.kind not in ("BatchNorm", "Scale"):
+        return "which has no counterpart here"
+    if at is None:
+        return "which has a counterpart only right behind a Convolution or InnerProduct"
+    if readers[raw.bottoms[0]] > 1:
+        return f"works on {raw.bottoms[0]}, which others read as it was; no counterpart here"
+    return ""
 
 
 def _layer(raw: _Raw) -> Layer:

@@ -13,7 +13,7 @@ from convnet.foreign.found import Found, WeightsError
 from convnet.foreign.match import mean_of
 from convnet.graph import dims
 from convnet.net import Net
-from convnet.providers import Provider
+from convnet.providers import Provider, printable
 from convnet.source import Source
 from convnet.train import Plan, data_meta
 
@@ -34,8 +34,8 @@ def bring(args) -> int:
     source = Source.read(args.layer_def, args.layer_params, tuple(args.set))
     source.check_keys()
     found = read.read(args.file)
-    own = args.data_path or args.data_provider
-    provider = given.provider_of(args, source, 0) if own else None
+    has_data = args.data_path or args.data_provider
+    provider = given.provider_of(args, source, 0) if has_data else None
     classes = _classes(args, source, found, provider)
     graph = source.graph({0: _image(args, source, provider)}, len(classes))
     graph.check_no_windows()
@@ -43,12 +43,16 @@ def bring(args) -> int:
     shape = graph.shapes[graph.feeds[0]]
     found.input = begin.input_of(args, found, shape[2])
     mean = _mean(args, found, shape, provider)
+    if found.lost and not args.partial:
+        raise WeightsError(
+            f"{found.path}: {printable(found.lost[0])}{_more(found.lost)}; nothing written. "
+            "--partial leaves such weights out, which makes another net"
+        )
     made = begin.fill(net, found, by_hand)
     if made.left and not args.partial:
         raise WeightsError(
-            f"{found.path}: has nothing for [{made.left[0].layer}]"
-            + (f" and {len(made.left) - 1} more" if len(made.left) > 1 else "")
-            + "; nothing written. --partial leaves such layers as they are initialised"
+            f"{found.path}: has nothing for [{made.left[0].layer}]{_more(made.left)}; nothing "
+            "written. --partial leaves such layers as they are initialised"
         )
     net.classes, net.mean = classes, mean
     name = args.out or given.new_folder(None, args.layer_def) / runfolder.name(1, 0)
@@ -57,12 +61,18 @@ def bring(args) -> int:
     return 0
 
 
+def _more(found: list) -> str:
+    return f" and {len(found) - 1} more" if len(found) > 1 else ""
+
+
 def _by_hand(text: str | None) -> dict[str, str]:
-    pairs = [item.partition("=") for item in text.split(",")] if text else []
-    wrong = next((mine + other for mine, sign, other in pairs if not (mine and sign and other)), "")
-    if wrong:
-        raise UsageError(f"--map={text}: must be ours=theirs, several with commas; {wrong} is not")
-    return {mine.strip(): other.strip() for mine, _, other in pairs}
+    items = text.split(",") if text else []
+    pairs = {item: [part.strip() for part in item.partition("=")] for item in items}
+    wrong = next((item for item, parts in pairs.items() if not all(parts)), None)
+    if wrong is not None:
+        named = repr(wrong) if wrong.strip() else "an empty one"
+        raise UsageError(f"--map={text}: must be ours=theirs, several with commas; {named} is not")
+    return {mine: other for mine, _, other in pairs.values()}
 
 
 def _classes(args, source: Source, found: Found, provider: Provider | None) -> list[str]:
@@ -115,7 +125,7 @@ def _checkpoint(
 ) -> checkpoint.Checkpoint:
     """A run that has not begun, as convnet/train.py would go on with it."""
     shape = net.graph.shapes[net.graph.feeds[0]]
-    own = {"provider": None, "path": None, "options": {}, "fingerprint": "", "train": 0, "test": 0}
+    none = {"provider": None, "path": None, "options": {}, "fingerprint": "", "train": 0, "test": 0}
     meta = {
         "source": source.to_dict(),
         "others": [],
@@ -130,7 +140,7 @@ def _checkpoint(
         "batches": provider.batch_count("train", PLAN.minibatch) if provider else 1,
         "test_due": False,
         **asdict(PLAN),
-        "data": data_meta(provider) if provider else own,
+        "data": data_meta(provider) if provider else none,
         "imported": f"{Path(found.path).name}, of {found.format}",
     }
     arrays = {"weights": net.own_weights(), "momenta": {}, "data": {"mean": net.mean}}
@@ -150,9 +160,11 @@ def send(args) -> int:
     for option in ("onnx", "safetensors"):
         if name := getattr(args, option):
             check_target(name, f"--{option}", path)
+    if args.onnx and args.safetensors and _same(args.onnx, args.safetensors):
+        raise UsageError(f"--safetensors={args.safetensors}: is where --onnx goes; name another")
     net = given.net_of(saved, path, "cpu")
     if args.onnx:
-        _send_onnx(args, net)
+        _send_onnx(args, net, path)
     if args.safetensors:
         layers = own.read(str(path), saved)
         _write(args.safetensors, "--safetensors", safetensors.of(layers))
@@ -160,8 +172,19 @@ def send(args) -> int:
     return 0
 
 
-def _send_onnx(args, net: Net) -> None:
+def _same(one: str, other: str) -> bool:
+    return Path(one).resolve() == Path(other).resolve()
+
+
+def _send_onnx(args, net: Net, path: Path) -> None:
     layers = args.layer.split(",") if args.layer else [net.output]
+    for layer in layers:
+        if not layer:
+            raise UsageError(f"--layer={args.layer}: a name is empty")
+        try:
+            net.graph.parts(layer)
+        except ValueError as e:
+            raise UsageError(f"--layer={layer}: {path}: {e}") from None
     try:
         parts, outputs = onnx.model(net, layers, args.size)
     except ValueError as e:

@@ -94,13 +94,16 @@ def read(path: str, data: memoryview) -> Found:
     found = Found(path, "cuda-convnet", [])
     for layer in layers:
         name, kind = (text(_get(layer, key)) for key in ("name", "type"))
-        weights = [a for a in map(_array, _list(_get(layer, "weights"))) if a is not None]
-        if weights:
+        there = _list(_get(layer, "weights"))
+        weights = [a for a in map(_array, there) if a is not None]
+        if there:
             try:
+                if len(weights) < len(there):
+                    raise Refused("has weights that are no matrix of floats")
                 found.layers.append(_layer(name, kind, layer, weights))
             except Refused as e:
-                found.notes.append(f"{name}: of type={kind}, {e}")
-    if not found.layers:
+                found.lost.append(f"{name}: of type={kind}, {e}")
+    if not found.layers and not found.lost:
         raise Refused("holds no layer with weights")
     return found
 

@@ -44,8 +44,9 @@ class Input(NamedTuple):
 class Found:
     """A file of weights: its name, what it is, its layers in order.
 
-    input: as nets of this format usually have it; exact where known is true. notes: what was left
-    out, in words.
+    input: as nets of this format usually have it; exact where known is true. notes: what there is
+    to know, in words. lost: what was trained and has no counterpart here, so that the layers alone
+    are another net; "name: why" each.
     """
 
     path: str
@@ -54,6 +55,7 @@ class Found:
     input: Input = field(default_factory=Input)
     known: bool = False
     notes: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
 
 
 def floats(array: np.ndarray) -> np.ndarray:

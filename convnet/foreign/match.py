@@ -1,9 +1,10 @@
 """Which layer of a file goes into which of ours, and the table that says so.
 
 By name, where the file has a layer called as one of ours; else, as with PyTorch's features.0, by
-order: the first with weights into the first. --map=ours=theirs,... says it by hand. What does not
-fit stays as it is. What the file's net expects of its pictures is brought into the layers that
-read them: ours give red, green, blue, less the mean, times the scale of the data layer.
+order: the first with weights into the first. --map=ours=theirs,... says it by hand, and the rest
+is matched as without it. What does not fit stays as it is. What the file's net expects of its
+pictures is brought into the layers that read them: ours give red, green, blue, less the mean, times
+the scale of the data layer.
 """
 
 from collections.abc import Mapping
@@ -99,10 +100,13 @@ def _pairs(graph: Graph, found: Found, by_hand: Mapping[str, str]) -> tuple[str,
                 raise WeightsError(
                     f"--map={mine}={other}: {where} has no layer {word!r} with weights{near}"
                 )
-    named = {name: name for name in ours if name in theirs} | by_hand
-    if named:
-        return "by name", named
-    return "by order", dict(zip(ours, theirs))
+    said = "by --map, the rest " if by_hand else ""
+    ours = [name for name in ours if name not in by_hand]
+    if named := {name: name for name in ours if name in theirs}:
+        return f"{said}by name", named | by_hand
+    taken = {*by_hand.values()}
+    rest = zip(ours, [name for name in theirs if name not in taken])
+    return f"{said}by order", dict(rest) | by_hand
 
 
 def _said(W: np.ndarray, arrays: dict[str, np.ndarray]) -> str:

@@ -8,8 +8,8 @@ What a layer becomes is said by the layer itself, in its method `onnx`, with thi
 
 Opset 13, which every runtime since 2020 knows. Images come in as they are, uint8 (N, H, W, C) of
 0..255; the first nodes subtract the mean. Inside maps are (N, C, H, W), as ONNX's operators want
-them; what comes out is (N, H, W, C), or (N, numbers) of what has one row and column: just what
-Net.features gives. N is open.
+them; what comes out is (N, H, W, C) as Net.features gives it, but (N, numbers) of what has one row
+and column, where that gives (N, 1, 1, numbers). N is open.
 """
 
 import math
@@ -142,7 +142,9 @@ def nodes(g: Builder, net: Net, images: Value, ends: list[str]) -> dict[str, Val
         if l.name not in order:
             continue
         if not l.inputs and l.name != data:
-            raise UsageError(f"[{l.name}] type={l.type}: an ONNX model takes images only")
+            by = next((o for o in graph.layers if o.name in order and l.name in o.reads), None)
+            who = f"[{by.name}] type={by.type}: reads [{l.name}];" if by else f"[{l.name}]:"
+            raise UsageError(f"{who} an ONNX model takes images only")
         g.layer = l.name
         weights = {k: net.device.numpy(w) for k, w in net.weights[l.name].items()}
         try:

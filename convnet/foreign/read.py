@@ -44,7 +44,7 @@ def read(name: str | Path) -> Found:
     try:
         found = _read(str(path), data)
         if not found.layers:
-            raise Refused("no layer in it can be used: " + "; ".join(found.notes[:2]))
+            raise Refused("no layer in it can be used: " + "; ".join(found.lost[:2]))
         return found
     except Refused as e:
         raise WeightsError(f"{path}: {printable(str(e))}") from None

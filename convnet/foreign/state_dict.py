@@ -3,6 +3,7 @@
 A layer is what stands in front of the last dot: its weight is (out, in of a group, rows, columns)
 of a convolution, (out, in) of a linear layer. Batch normalisations, which have a running_mean, are
 multiplied into the layer before them; the file does not say their eps, PyTorch's default is taken.
+Other floats, as the one dimension of a PReLU's weight, are lost, and said to be.
 Our own export has weight.0, weight.1 where a convolution has several inputs.
 """
 
@@ -29,7 +30,9 @@ def layers_of(found: Found, arrays: dict[str, np.ndarray]) -> Found:
             except Refused as e:
                 raise Refused(f"{name} {e}") from None
         elif not name.endswith("num_batches_tracked"):
-            found.notes.append(f"{name}: is no weight or bias of a layer")
+            floating = array.dtype.kind == "f"  # others are counts and indices, which nobody trains
+            where = found.lost if floating else found.notes
+            where.append(f"{name}: is no weight or bias of a layer")
     for name, parts in grouped.items():
         _add(found, name, parts)
     if not found.layers:
@@ -52,7 +55,12 @@ def _add(found: Found, name: str, parts: dict[str, np.ndarray]) -> None:
         kind = "Linear" if kernels[0].ndim == 2 else "Conv2d"
         found.layers.append(Layer(name, kernels, parts.get("bias"), kind))
     else:
-        found.notes.append(f"{name}: has no counterpart here")
+        told = "normalises what no layer made" if "running_mean" in parts else _sides(parts)
+        found.lost.append(f"{name}: {told}, which has no counterpart here")
+
+
+def _sides(parts: dict[str, np.ndarray]) -> str:
+    return "has " + ", ".join(f"{k} of {'x'.join(map(str, a.shape))}" for k, a in parts.items())
 
 
 def _number(word: str) -> int:

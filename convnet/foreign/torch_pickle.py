@@ -10,6 +10,7 @@ as torch.save(net) writes it, names classes and is refused.
 
 import io
 import math
+import re
 import struct
 import zipfile
 from collections import OrderedDict
@@ -127,20 +128,15 @@ def _unpickle(file: io.BytesIO, known=KNOWN, storages: dict | None = None) -> An
 
 
 def _found(path: str, content: Any, places: Mapping[str, Any], read: Callable) -> Found:
-    """The layers of the dict, or of the dict called state_dict or model in it.
+    """The layers of the state dict in what was pickled.
 
     read(places[key]): the bytes of a storage.
     """
-    for word in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(inner := _named(content).get(word), dict):
-            content = inner
-            break
-    if not isinstance(content, dict):
-        raise Refused(f"holds a {type(content).__name__}, not a state dict")
+    state = _state_dict(content)
     found = Found(path, "PyTorch", [], state_dict.INPUT)
     storages: dict[tuple, np.ndarray] = {}
     arrays: dict[str, np.ndarray] = {}
-    for name, tensor in _named(content).items():
+    for name, tensor in state.items():
         if not isinstance(tensor, _Tensor):
             continue
         try:
@@ -154,6 +150,39 @@ def _found(path: str, content: Any, places: Mapping[str, Any], read: Callable) -
     if seen > SHARED * held:
         raise Refused(f"has tensors of {seen:,} numbers that look at {held:,}; it is damaged")
     return state_dict.layers_of(found, arrays)
+
+
+def _state_dict(content: Any) -> dict[str, Any]:
+    """What was pickled, or in it the dict called state_dict or model, or the only one."""
+    if not isinstance(content, dict):
+        raise Refused(f"holds a {type(content).__name__}, not a state dict")
+    named = _named(content)
+    inside = {name: _named(value) for name, value in named.items() if isinstance(value, dict)}
+    weights = [name for name, value in inside.items() if _has_weights(value)]
+    for word in ("state_dict", "model"):
+        if word in weights:
+            return inside[word]
+    if _has_weights(named):
+        return named
+    if len(weights) == 1:
+        return inside[weights[0]]
+    if weights:
+        raise Refused(f"holds {len(weights)} state dicts, {_listed(weights)}; save one by itself")
+    there = _listed([*inside.get("state_dict", named)])
+    raise Refused(f"holds no weights of layers, as features.0.weight, but {there}")
+
+
+def _has_weights(named: dict[str, Any]) -> bool:
+    return any(
+        isinstance(value, _Tensor) and re.fullmatch(state_dict.PARTS, name)
+        for name, value in named.items()
+    )
+
+
+def _listed(names: list[str]) -> str:
+    """Some names of a file, which may be long."""
+    shown = ", ".join(f"{name:.40}" for name in names[:6]) or "nothing"
+    return shown + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
 def _named(content: dict) -> dict[str, Any]:

@@ -117,11 +117,11 @@ def torch_legacy(pickled: bytes) -> bytes:
     return b"".join(pickle.dumps(x, 2) for x in head) + pickled + pickle.dumps([], 2)
 
 
-def state_dict(arrays: dict[str, np.ndarray | tuple]) -> bytes:
+def state_dict(arrays: dict[str, np.ndarray | tuple], within=lambda tensors: tensors) -> bytes:
     """A .pth of the newer kind with float32 tensors, written without PyTorch.
 
     For an array may stand (array, first, sides, steps): what a tensor says of its numbers. Tensors
-    of one array share its storage.
+    of one array share its storage. within: what of the tensors, by name, is saved.
     """
     modules = {name: types.ModuleType(name) for name in ("torch", "torch._utils")}
 
@@ -161,7 +161,7 @@ def state_dict(arrays: dict[str, np.ndarray | tuple]) -> bytes:
     file = io.BytesIO()
     sys.modules.update(modules)
     try:
-        Pickler(file, 2).dump(tensors)
+        Pickler(file, 2).dump(within(tensors))
     finally:
         for name in modules:
             del sys.modules[name]

@@ -159,10 +159,27 @@ def test_by_order_and_by_hand():
     renamed = [layer._replace(name=f"f.{i}") for i, layer in enumerate(layers)]
     made = match(net.graph, Found("x", "X", renamed))
     assert made.how == "by order" and len(made.filled) == 3
-    made = match(net.graph, Found("x", "X", renamed), {"fc2": "f.2"})
-    assert [row.layer for row in made.filled] == ["fc2"]
+    extra = [Layer("aux", [array(10, 20)]), *renamed[:2], Layer("aux2", [array(8, 20)]), renamed[2]]
+    made = match(net.graph, Found("x", "X", extra), {"fc2": "f.2", "conv1": "f.0", "fc1": "f.1"})
+    assert len(made.filled) == 3 and made.unused == ["aux", "aux2"]
+
+
+def test_what_is_not_said_by_hand_is_matched_as_without(capsys):
+    net, layers = tiny(), layers_of_tiny()
+    conv, fc1, fc2 = (layer._replace(name=f"f.{i}") for i, layer in enumerate(layers))
+    made = match(net.graph, Found("x", "X", [fc2, conv, fc1]), {"fc2": "f.2"})
+    assert made.how == "by --map, the rest by order" and made.unused == []
+    assert [row.source for row in made.filled] == ["f.0", "f.1", "f.2"]
+    made = match(net.graph, Found("x", "X", [fc2, conv]), {"fc2": "f.2"})
     assert made.left[0].said == "as initialised: the file has none for it"
-    for pair, why in (("fc9", "f.2"), "the net has no layer 'fc9'"), (("fc2", "f.3"), "x has no"):
+    made = match(net.graph, Found("x", "X", [fc2, layers[1], conv]), {"conv1": "f.0"})
+    assert made.how == "by --map, the rest by name" and made.unused == ["f.2"]
+    assert [row.source for row in made.filled] == ["f.0", "fc1"]
+
+
+def test_by_hand_of_what_is_not_there():
+    net, renamed = tiny(), [layer._replace(name=f"f.{layer.name}") for layer in layers_of_tiny()]
+    for pair, why in (("fc9", "f.2"), "the net has no layer 'fc9'"), (("fc2", "f.c2"), "x has no"):
         with pytest.raises(WeightsError, match=why):
             match(net.graph, Found("x", "X", renamed), dict([pair]))
 

@@ -72,7 +72,8 @@ def test_batch_normalisation_goes_into_the_layer_before_it(tmp_path):
         ("odd", "Scale", "bn1", "bn1", [gamma, beta]),  # behind a relu it cannot
     ]
     made = found(tmp_path, files.caffemodel(layers))
-    assert made.notes == ["odd: type Scale has no counterpart here"]
+    why = "which has a counterpart only right behind a Convolution or InnerProduct"
+    assert made.lost == [f"odd: of type Scale, {why}"] and not made.notes
     x = RNG.normal(size=27)
     was = W1.reshape(4, -1) @ x + B1
     now = made.layers[0].kernels[0].reshape(4, -1) @ x + made.layers[0].bias
@@ -84,13 +85,38 @@ def test_caffe_weights_that_are_turned(tmp_path):
     check(found(tmp_path, files.caffemodel(layers, turned=True)).layers)
 
 
-def test_batch_normalisation_of_what_others_read_too_is_refused(tmp_path):
-    numbers = [np.zeros(4), np.ones(4), np.ones(1)]
+def test_batch_normalisation_of_what_others_read_too_is_lost(tmp_path):
+    numbers = [np.zeros(4), np.full(4, 9.0), np.ones(1)]
     layers = [LAYERS[0], ("bn1", "BatchNorm", "conv1", "bn1", numbers), LAYERS[2]]
-    with pytest.raises(WeightsError, match="bn1: normalises conv1, which others read"):
-        found(tmp_path, files.caffemodel(layers))
+    made = found(tmp_path, files.caffemodel(layers))
+    check(made.layers)
+    told = "bn1: of type BatchNorm, works on conv1, which others read as it was; no counterpart he"
+    assert len(made.lost) == 1 and made.lost[0].startswith(told)
     layers[1] = ("bn1", "BatchNorm", "conv1", "conv1", numbers)  # in place: fc2 reads the result
-    assert len(found(tmp_path, files.caffemodel(layers)).layers) == 2
+    made = found(tmp_path, files.caffemodel(layers))
+    assert len(made.layers) == 2 and not made.lost
+
+
+NORM = [np.ones(4), np.ones(4), np.ones(1)]
+
+
+@pytest.mark.parametrize(
+    "at,name,kind,numbers",
+    [
+        (0, "data", "BatchNorm", [np.ones(3), np.ones(3), np.ones(1)]),
+        (2, "conv1", "BatchNorm", NORM),
+        (2, "conv1", "Scale", NORM[:2]),
+        (1, "conv1", "PReLU", NORM[:1]),
+        (1, "conv1", "Deconvolution", [np.ones((4, 4, 3, 3)), np.ones(4)]),
+        (1, "conv1", "Convolution", [W1, B1, B1]),
+    ],
+)
+@pytest.mark.parametrize("how", ["V1", "now"])
+def test_what_caffe_has_trained_and_we_do_not_have_is_lost(tmp_path, at, name, kind, numbers, how):
+    layers = [*LAYERS[:at], ("odd", kind, name, name, numbers), *LAYERS[at:]]
+    made = found(tmp_path, files.caffemodel(layers, how))
+    check(made.layers)
+    assert [told.partition(":")[0] for told in made.lost] == ["odd"]
 
 
 def test_caffe_mean_image(tmp_path):
@@ -123,10 +149,54 @@ def test_wire_passes_over_groups():
 
 
 def test_a_state_dict(tmp_path):
-    arrays = {"conv1.weight": W1, "conv1.bias": B1, "fc2.weight": W2, "fc2.bias": B2, "odd": B1}
+    arrays = {"conv1.weight": W1, "conv1.bias": B1, "fc2.weight": W2, "fc2.bias": B2}
     made = found(tmp_path, files.state_dict(arrays))
     check(made.layers)
-    assert made.notes == ["odd: is no weight or bias of a layer"]
+    assert not made.lost and not made.notes
+
+
+@pytest.mark.parametrize(
+    "within",
+    [
+        lambda state: {"epoch": 3, "model_state_dict": state, "optimizer": {"state": {0: {}}}},
+        lambda state: {"net": state, "rng": {"cpu": state["conv1.bias"]}},
+        lambda state: {"ema": {"x.weight": state["conv1.bias"]}, "model": state},
+        lambda state: {"ema": state, "model": {"depth": 3}},
+        lambda state: {"model": {"x.weight": state["conv1.bias"]}, "state_dict": state},
+        lambda state: {**state, "ema": {"x.weight": state["conv1.bias"]}},
+    ],
+)
+def test_a_state_dict_in_a_dict(tmp_path, within):
+    arrays = {"conv1.weight": W1, "conv1.bias": B1, "fc2.weight": W2, "fc2.bias": B2}
+    check(found(tmp_path, files.state_dict(arrays, within)).layers)
+
+
+@pytest.mark.parametrize(
+    "within,why",
+    [
+        (lambda state: {"G": state, "D": state, "n": 1}, "holds 2 state dicts, G, D; save one by"),
+        (lambda state: {"epoch": 3, "net": [state]}, "as features.0.weight, but epoch, net"),
+        (lambda state: {"state_dict": {"W": state["a.weight"]}}, "as features.0.weight, but W"),
+        (lambda state: {f"k{i}": i for i in range(9)}, "but k0, k1, k2, k3, k4, k5 and 3 more"),
+        (lambda state: {}, "as features.0.weight, but nothing"),
+    ],
+)
+def test_a_dict_without_one_state_dict(tmp_path, within, why):
+    with pytest.raises(WeightsError, match=why):
+        found(tmp_path, files.state_dict({"a.weight": W2}, within))
+
+
+def test_what_of_a_state_dict_is_lost(tmp_path):
+    norm = {f"bn0.{part}": B1 for part in ("weight", "bias", "running_mean", "running_var")}
+    arrays = {"conv1.weight": W1, "conv1.bias": B1, "prelu1.weight": B1, "odd": B1}
+    arrays |= {"fc2.weight": W2, "fc2.bias": B2}
+    made = found(tmp_path, files.state_dict(norm | arrays))
+    check(made.layers)
+    assert made.lost == [
+        "odd: is no weight or bias of a layer",
+        "bn0: normalises what no layer made, which has no counterpart here",
+        "prelu1: has weight of 4, which has no counterpart here",
+    ]
 
 
 def test_safetensors_there_and_back(tmp_path):
@@ -208,7 +278,10 @@ def test_cuda_convnet_of_layers_unknown_here(tmp_path):
     layers = [*layers_of_2012(), {"name": "loc", "type": "local", "weights": [W2]}]
     layers[1] = layers[1] | {"biases": np.arange(16.0).reshape(16, 1)}  # one for each place
     made = found(tmp_path, files.checkpoint_of_2012(layers))
-    assert made.notes == ["loc: of type=local, which has no counterpart here"]
+    assert made.lost == ["loc: of type=local, which has no counterpart here"]
+    layers[-1] = {"name": "odd", "type": "fc", "weights": [W1]}
+    odd = found(tmp_path, files.checkpoint_of_2012(layers))
+    assert odd.lost == ["odd: of type=fc, has weights that are no matrix of floats"]
     assert made.layers[0].bias[2].tolist() == [[8, 9], [10, 11]]  # map, row, column
 
 
@@ -425,8 +498,8 @@ def test_a_caffemodel_that_lies(tmp_path, data, why):
 def test_a_checkpoint_of_cuda_convnet_that_lies(tmp_path, side):
     layers = layers_of_2012()
     layers[1] |= {"filterSize": [side]}
-    notes = found(tmp_path, files.checkpoint_of_2012(layers)).notes
-    assert notes == [f"conv1: of type=conv, has 27 rows of weights for filterSize={side}"]
+    lost = found(tmp_path, files.checkpoint_of_2012(layers)).lost
+    assert lost == [f"conv1: of type=conv, has 27 rows of weights for filterSize={side}"]
 
 
 def packed() -> bytes:

@@ -12,6 +12,7 @@ from tests.foreign import files
 from tests.tooling import TINY, call, tiny
 
 RNG = np.random.default_rng(2)
+SHAPES = {"conv1": (6, 3, 3, 3), "fc1": (20, 84), "fc2": (10, 20)}
 
 
 @pytest.fixture
@@ -19,9 +20,8 @@ def here(tmp_path, monkeypatch):
     """A folder of its own with tiny.cfg and net.pth, of 10 classes as the digits."""
     monkeypatch.chdir(tmp_path)
     tiny(tmp_path, TINY.replace("imgSize=16\n", "imgSize=16\nchannels=3\n"))
-    shapes = {"conv1": (6, 3, 3, 3), "fc1": (20, 84), "fc2": (10, 20)}
     arrays = {}
-    for name, shape in shapes.items():
+    for name, shape in SHAPES.items():
         scale = np.sqrt(2 / np.prod(shape[1:]))
         arrays[f"{name}.weight"] = RNG.normal(0, scale, shape)
         arrays[f"{name}.bias"] = RNG.normal(0, 0.1, shape[0])
@@ -64,6 +64,11 @@ def test_import_test_train(here):
     assert same(begun, weights("runs/tiny_001/1.0.h5")) and trained.meta["epoch"] == 1
 
 
+def test_help_names_every_provider():
+    told = " ".join(ok("import", "--help").split())
+    assert "digits, images, cifar, ilsvrc, packed or tars (default: found from the folder)" in told
+
+
 def test_without_data(here):
     ok("import", "net.pth", "--layer-def=tiny.cfg", "--out=net.h5")
     assert Net.from_checkpoint("net.h5").classes == [str(i) for i in range(10)]
@@ -94,7 +99,10 @@ def test_names_mean_and_channels(here):
         (["--set=conv1.filters=7", "--set=fc1.outputs=9", "--classes=3"], 5,
          "net.pth: the weights of another net, none fits"),
         (["--classes=11"], 5, "net.pth: has nothing for [fc2]; nothing written. --partial"),
-        (["--map=fc1"], 2, "--map=fc1: must be ours=theirs"),
+        (["--map=fc1"], 2, "--map=fc1: must be ours=theirs, several with commas; 'fc1' is not"),
+        (["--map=="], 2, "--map==: must be ours=theirs, several with commas; '=' is not"),
+        (["--map=fc1=fc1,"], 2, "must be ours=theirs, several with commas; an empty one is not"),
+        (["--map=fc1= "], 2, "several with commas; 'fc1= ' is not"),
         (["--map=fc1=fc3"], 5, "net.pth has no layer 'fc3' with weights; did you mean 'fc"),
         (["--mean=1,2"], 2, "--mean=1,2: must be a number or 3 with commas"),
         (["--mean=data"], 2, "--mean=data: --data-path=DIR says of which"),
@@ -124,6 +132,35 @@ def test_partial(here):
     out = ok("import", "net.pth", "--layer-def=tiny.cfg", "--out=x.h5", "--classes=3", "--partial")
     assert "[fc2]" not in out and "fc2    fc2    as initialised: W0 is 20x10 there" in out
     assert weights("x.h5")["fc2/W0"].shape == (20, 3)
+
+
+def test_what_would_be_lost(here):
+    """An import that would be another net is none; --partial and --init-from do it with a note."""
+    kinds = {"conv1": "Convolution", "fc1": "InnerProduct", "fc2": "InnerProduct"}
+    layers = [
+        (
+            name,
+            kind,
+            name,
+            name,
+            [RNG.normal(size=shape) / 9 for shape in (SHAPES[name], SHAPES[name][0])],
+        )
+        for name, kind in kinds.items()
+    ]
+    layers.insert(1, ("prelu1", "PReLU", "conv1", "conv1", [np.ones(6)]))
+    layers.insert(1, ("aux", "InnerProduct", "conv1", "aux", [np.ones((3, 3))]))  # not wanted
+    (here / "net.caffemodel").write_bytes(files.caffemodel(layers))
+    argv = ["net.caffemodel", "--layer-def=tiny.cfg", "--out=x.h5"]
+    why = "net.caffemodel: prelu1: of type PReLU, which has no counterpart here"
+    told = f"{why}; nothing written. --partial leaves such weights out, which makes another net"
+    assert refused("import", *argv) == told and not (here / "x.h5").exists()
+    note = f"note: {why}; left out\n"
+    assert note in ok("import", *argv, "--partial") and (here / "x.h5").exists()
+    assert note in ok("train", "--layer-def=tiny.cfg", "--init-from=net.caffemodel", "--epochs=1",
+                      "--minibatch=200", "--save-path=run")  # fmt: skip
+    del layers[2]
+    (here / "net.caffemodel").write_bytes(files.caffemodel(layers))
+    assert "not used: aux\n" in ok("import", *argv[:2], "--out=y.h5")
 
 
 def test_fine_tuning_from_a_run(here):
@@ -192,8 +229,18 @@ def test_an_export_that_cannot_be(net, monkeypatch):
     for argv, why in (
         ([], "--onnx=FILE or --safetensors=FILE is needed"),
         (["--safetensors=a", "--layer=conv1"], "--layer: goes with --onnx"),
-        (["--onnx=a", "--layer=conv9"], "no layer 'conv9'; did you mean 'conv1'?"),
-        (["--onnx=a", "--layer=logprob"], "[labels] type=data: an ONNX model takes images only"),
+        (
+            ["--onnx=a", "--layer=fc1,conv9"],
+            "--layer=conv9: net.h5: no layer 'conv9'; did you mean 'conv1'?",
+        ),
+        (["--onnx=a", "--layer=nope"], "--layer=nope: net.h5: no layer 'nope'"),
+        (["--onnx=a", "--layer=fc1,"], "--layer=fc1,: a name is empty"),
+        (
+            ["--onnx=a", "--layer=logprob"],
+            "[logprob] type=cost.logreg: reads [labels]; an ONNX model takes images only",
+        ),
+        (["--onnx=a", "--layer=labels"], "[labels]: an ONNX model takes images only"),
+        (["--onnx=a", "--safetensors=./a"], "--safetensors=./a: is where --onnx goes"),
         (["--onnx=net.h5"], "--onnx=net.h5: is read from"),
         (["--onnx=no/a"], "--onnx=no/a: there is no folder no"),
     ):
