@@ -246,6 +246,14 @@ def test_training(name):
     assert (abs(first - math.log(10)) < 0.5).all() and (last < first - 0.5).all(), losses
 
 
+def test_torchvisions_alexnet():
+    """Parameters as its AlexNet_Weights.IMAGENET1K_V1 tells, 0.714 G multiply-adds."""
+    graph = graph_of("alexnet_torchvision")
+    sides = [graph.shapes[name][0] for name in ("conv1", "pool1", "pool2", "pool5")]
+    assert sides == [55, 27, 13, 6] and totals(graph)["weights"] == 61_100_840
+    assert round(totals(graph)["macs"] / 1e9, 3) == 0.714
+
+
 def test_the_tables_of_the_docs():
     """docs/nets.md names every net, with what tools/check.py says of it."""
     shown = {}

@@ -11,34 +11,9 @@ from torch.nn import functional  # noqa: E402
 from convnet import Net  # noqa: E402
 from convnet.foreign import begin, read  # noqa: E402
 from convnet.foreign.match import mean_of  # noqa: E402
-from convnet.source import Source  # noqa: E402
 from tests.test_layer_configs import source  # noqa: E402
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's
-ALEXNET = """
-data type=data dataIdx=0 imgSize=224 channels=3 scale=0.015625
-labels type=data dataIdx=1
-c1 type=conv inputs=data filters=64 filterSize=11 stride=4 padding=2 rounding=floor neuron=relu
-p1 type=pool inputs=c1 pool=max sizeX=3 stride=2
-c2 type=conv inputs=p1 filters=192 filterSize=5 padding=2 neuron=relu
-p2 type=pool inputs=c2 pool=max sizeX=3 stride=2
-c3 type=conv inputs=p2 filters=384 filterSize=3 padding=1 neuron=relu
-c4 type=conv inputs=c3 filters=256 filterSize=3 padding=1 neuron=relu
-c5 type=conv inputs=c4 filters=256 filterSize=3 padding=1 neuron=relu
-p5 type=pool inputs=c5 pool=max sizeX=3 stride=2
-d6 type=dropout inputs=p5
-f6 type=fc inputs=d6 outputs=128 neuron=relu
-f7 type=fc inputs=f6 outputs=64 neuron=relu
-f8 type=fc inputs=f7 outputs=classes
-probs type=softmax inputs=f8
-logprob type=cost.logreg inputs=labels,probs
-"""
-
-
-def cfg_of(text: str) -> str:
-    """A line for each layer as sections."""
-    rows = [line.split() for line in text.strip().splitlines()]
-    return "\n".join("\n".join([f"[{name}]", *keys]) for name, *keys in rows)
 
 
 class Features(nn.Module):
@@ -123,7 +98,7 @@ SMALL = ("fc6.outputs=128", "fc7.outputs=64")
 STRONG = ("rnorm1.scale=0.5", "rnorm2.scale=0.5")  # as trained, 0.0001, it is next to nothing
 LEGACY = {"_use_new_zipfile_serialization": False}
 NETS = {
-    "alexnet": (alexnet, lambda: Source("alexnet", cfg_of(ALEXNET)), {}),
+    "alexnet": (alexnet, lambda: source("alexnet_torchvision", *SMALL), {}),
     "vgg16": (vgg16, lambda: source("vgg16", *SMALL), {}),
     "vgg16_bn": (lambda: vgg16(True), lambda: source("vgg16", *SMALL), {}),
     "grouped": (Grouped, lambda: source("alexnet", *SMALL, *STRONG), {}),
