@@ -85,7 +85,7 @@ def words_of(meta: dict) -> list[str]:
     said["layer-def"] = ",".join(source.name for source in sources)
     if any(source.params_name not in ("", str(beside(source.name))) for source in sources):
         said["layer-params"] = ",".join(source.params_name for source in sources)
-    if data["provider"] != "digits":
+    if data["path"] is not None and data["provider"] != "digits":
         said["data-path"] = data["path"]
     if data["provider"] != name_for(data["path"]):
         said["data-provider"] = data["provider"]

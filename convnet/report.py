@@ -72,8 +72,7 @@ class Report:
     def batch(self, values: dict[str, np.ndarray], cases: int, seconds: float, size: int) -> None:
         """One batch is trained, of images of this side."""
         speed = {"seconds": round(seconds, 4), "images_per_s": round(cases / seconds, 2)}
-        done = {"batches": self.run.batches, "progress": round(self.run.progress, 6)}
-        done |= {"size": size, "images": cases}
+        done = {"progress": round(self.run.progress, 6), "size": size, "images": cases}
         self._write({**done, **speed, **self._flat(values)})
         at, done = self.run.at, self.run.progress
         if self.bar is None:
@@ -126,7 +125,8 @@ class Report:
 
     def _write(self, row: dict) -> None:
         at = self.run.at
-        row = {"step": self.run.net.step, "epoch": at.epoch, "batch": at.batch, **row}
+        where = {"step": self.run.net.step, "epoch": at.epoch, "batch": at.batch}
+        row = {**where, "batches": self.run.batches, **row}
         with self._disk(self.path):
             self.file.write(json.dumps(row).encode() + b"\n")
         self.table.add(row)

@@ -1,6 +1,6 @@
 """What tools/import.py and tools/export.py do once their arguments are read."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +72,10 @@ def _by_hand(text: str | None) -> dict[str, str]:
     if wrong is not None:
         named = repr(wrong) if wrong.strip() else "an empty one"
         raise UsageError(f"--map={text}: must be ours=theirs, several with commas; {named} is not")
+    ours = [mine for mine, *_ in pairs.values()]
+    twice = next((mine for mine in ours if ours.count(mine) > 1), None)
+    if twice:
+        raise UsageError(f"--map={text}: {twice} is there twice")
     return {mine: other for mine, _, other in pairs.values()}
 
 
@@ -139,7 +143,7 @@ def _checkpoint(
         "batch": 0,
         "batches": provider.batch_count("train", PLAN.minibatch) if provider else 1,
         "test_due": False,
-        **asdict(PLAN),
+        **asdict(replace(PLAN, init_from=str(found.path))),
         "data": data_meta(provider) if provider else none,
         "imported": f"{Path(found.path).name}, of {found.format}",
     }

@@ -32,21 +32,31 @@ def layers_of(found: Found, arrays: dict[str, np.ndarray]) -> Found:
         elif not name.endswith("num_batches_tracked"):
             floating = array.dtype.kind == "f"  # others are counts and indices, which nobody trains
             where = found.lost if floating else found.notes
-            where.append(f"{name}: is no weight or bias of a layer")
+            where.append(
+                f"{name}: is no weight or bias of a layer (a buffer, if nobody trained it)"
+            )
+    before = len(found.lost)
     for name, parts in grouped.items():
-        _add(found, name, parts)
+        behind_lost, before = len(found.lost) > before, len(found.lost)
+        _add(found, name, parts, behind_lost)
     if not found.layers:
         raise Refused("holds no weights of layers, as features.0.weight")
     return found
 
 
-def _add(found: Found, name: str, parts: dict[str, np.ndarray]) -> None:
+def _add(found: Found, name: str, parts: dict[str, np.ndarray], behind_lost: bool) -> None:
     kernels = [parts[k] for k in sorted(parts, key=_number) if k.startswith("weight")]
-    if "running_mean" in parts and found.layers:
+    if "running_mean" in parts and behind_lost:
+        found.lost.append(f"{name}: normalises what has no counterpart here")
+    elif "running_mean" in parts and found.layers:
         ones = np.ones_like(parts["running_mean"])
         gamma, beta = parts.get("weight", ones), parts.get("bias", 0 * ones)
         mean, variance = parts["running_mean"], parts.get("running_var", ones)
-        found.layers[-1] = fold(found.layers[-1], mean, variance, gamma, beta, EPS)
+        try:
+            found.layers[-1] = fold(found.layers[-1], mean, variance, gamma, beta, EPS)
+        except Refused as e:
+            found.lost.append(f"{name}: {e}")
+            return
         found.notes.append(
             f"{name}: normalises; taken to stand right behind {found.layers[-1].name}, and now in "
             f"it, with eps {EPS:g}"

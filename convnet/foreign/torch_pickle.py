@@ -157,19 +157,30 @@ def _state_dict(content: Any) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise Refused(f"holds a {type(content).__name__}, not a state dict")
     named = _named(content)
+    found = _state_dicts(named)
+    if len(found) == 1:
+        return found.popitem()[1]
+    if found:
+        raise Refused(f"holds {len(found)} state dicts, {_listed([*found])}; save one by itself")
+    inside = named.get("state_dict")
+    there = _listed([*(_named(inside) if isinstance(inside, dict) else named)])
+    raise Refused(f"holds no weights of layers, as features.0.weight, but {there}")
+
+
+def _state_dicts(named: dict[str, Any], deep: int = 3) -> dict[str, dict[str, Any]]:
+    """What may be meant, by the keys that lead there; one only where the names say which."""
     inside = {name: _named(value) for name, value in named.items() if isinstance(value, dict)}
-    weights = [name for name, value in inside.items() if _has_weights(value)]
+    inside = {name: _state_dicts(value, deep - 1) for name, value in inside.items() if deep}
     for word in ("state_dict", "model"):
-        if word in weights:
+        if inside.get(word):
             return inside[word]
     if _has_weights(named):
-        return named
-    if len(weights) == 1:
-        return inside[weights[0]]
-    if weights:
-        raise Refused(f"holds {len(weights)} state dicts, {_listed(weights)}; save one by itself")
-    there = _listed([*inside.get("state_dict", named)])
-    raise Refused(f"holds no weights of layers, as features.0.weight, but {there}")
+        return {"": named}
+    return {
+        f"{name}.{key}".rstrip("."): one
+        for name, found in inside.items()
+        for key, one in found.items()
+    }
 
 
 def _has_weights(named: dict[str, Any]) -> bool:

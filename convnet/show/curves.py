@@ -1,5 +1,7 @@
 """Costs and errors of one run or several: of every batch of the training, and of every test."""
 
+import math
+import re
 from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -45,13 +47,17 @@ def read(rows: Iterable[dict]) -> dict[str, Curve]:
     test: dict[str, tuple[array, array]] = {}
     for number, row in enumerate(rows):
         places.extend((row["epoch"], row["batch"], row.get("batches", 0)))
-        images.append(row.get("images", 1))
+        images.append(row.get("images", math.nan))
         into, values = (test, row["test"]) if "test" in row else (train, costs_of(row))
         for name, value in values.items():
+            if not math.isfinite(value):  # a test of weights that have run away
+                continue
             at, told = into.setdefault(name, (array("q"), array("d")))
             at.append(number)
             told.append(value)
     done, weights = epochs(np.array(places).reshape(-1, 3)), np.array(images)
+    known = weights[np.isfinite(weights)]  # runs of before do not tell: as many as is usual
+    weights[np.isnan(weights)] = np.median(known) if len(known) else 1
 
     def line(at: Sequence[int], values: Sequence[float]) -> np.ndarray:
         return np.array([done[np.array(at, int)], values])
@@ -71,10 +77,10 @@ def epochs(places: np.ndarray) -> np.ndarray:
     epoch, batch, of = places.T
     numbers, which = np.unique(epoch, return_inverse=True)
     most = np.zeros(len(numbers), int)
-    np.maximum.at(most, which, np.maximum(batch, of))
-    if not of.any() and len(numbers) > 1:
+    np.maximum.at(most, which, batch)
+    if len(numbers) > 1:
         most[-1] = max(most[-2:])
-    return epoch - 1 + batch / most[which]
+    return epoch - 1 + batch / np.where(of, of, most[which])
 
 
 def _names(folders: list[Path]) -> list[str]:
@@ -108,15 +114,21 @@ def picture(runs: list[dict[str, Curve]], names: list[str], only: str | None = N
 
 
 def _title(value: str) -> str:
-    cost, dot, kind = value.rpartition(".")
-    return (
-        f"{kind.replace('top', 'top-')}{' error' * ('top' in kind)} of {cost}, %" if dot else value
-    )
+    cost, _, kind = value.rpartition(".")
+    if not _is_share(value):
+        return f"{kind} of {cost}" if cost else value
+    kind = kind if kind == "error" else f"{kind.replace('top', 'top-')} error"
+    return f"{kind} of {cost}, %"
+
+
+def _is_share(value: str) -> bool:
+    """Whether it is a share of the images, which people read in %: what cost.logreg gives."""
+    return bool(re.fullmatch(r".+\.(error|top\d+)", value))
 
 
 def _scaled(curve: Curve, value: str) -> Curve:
-    """What follows a dot is a share of the images, which people read in %."""
-    scale = np.array([[1], [100 if "." in value else 1]])
+    """A share of the images in %, all else as it is."""
+    scale = np.array([[1], [100 if _is_share(value) else 1]])
     return curve._replace(train=curve.train * scale, test=curve.test * scale)
 
 

@@ -140,7 +140,8 @@ def last_map(net: Net) -> str:
     Of those that the prediction is made of, so none of an auxiliary classifier.
     """
     used = needed(net.graph, [net.output])
-    pyramid = next((l.reads[0] for l in net.layers if l.bins() and l.name in used), None)
+    made = [l for l in net.layers if l.name in used and l.reads and net.by_name[l.reads[0]].reads]
+    pyramid = next((l.reads[0] for l in made if l.bins()), None)
     found = [name for name in maps_of(net) if net.graph.alias[name] in used]
     found = [called(net, pyramid)] if pyramid else found
     if not found:

@@ -172,12 +172,13 @@ def _learnt(net: Net, provider: Provider, predicted: Predictions) -> str:
         layer = opened.last_map(net)
     except UsageError:  # a net of fully connected layers
         return ""
-    guess = guesses(net, provider, predicted.indices[:1])[0]
-    drawn = style.inline(*activations.made_of(net, guess.view, layer, guess.name), "maps")
-    made = section(f"What {style.short(layer, 40)} makes of an image", picture(drawn, 620))
+    made = ""
+    for guess in guesses(net, provider, predicted.indices[:1]):
+        drawn = style.inline(*activations.made_of(net, guess.view, layer, guess.name), "maps")
+        made = section(f"What {style.short(layer, 40)} makes of an image", picture(drawn, 620))
     try:
         drawn = bins.made_of(net, provider, bins.Wanted(layer, images=BINS_OF))
-    except UsageError:  # a map whose cells do not see windows of one size
+    except (DataError, UsageError):  # a map whose cells do not see windows of one size; bad images
         return made
     of = (
         f"{BINS_OF} test images, drawn at random," if provider.test.size > BINS_OF else "the images"

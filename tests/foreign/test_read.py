@@ -164,6 +164,8 @@ def test_a_state_dict(tmp_path):
         lambda state: {"ema": state, "model": {"depth": 3}},
         lambda state: {"model": {"x.weight": state["conv1.bias"]}, "state_dict": state},
         lambda state: {**state, "ema": {"x.weight": state["conv1.bias"]}},
+        lambda state: {"checkpoint": {"state_dict": state}, "epoch": 3},
+        lambda state: {"state_dict": {"model": state}},
     ],
 )
 def test_a_state_dict_in_a_dict(tmp_path, within):
@@ -190,12 +192,20 @@ def test_what_of_a_state_dict_is_lost(tmp_path):
     norm = {f"bn0.{part}": B1 for part in ("weight", "bias", "running_mean", "running_var")}
     arrays = {"conv1.weight": W1, "conv1.bias": B1, "prelu1.weight": B1, "odd": B1}
     arrays |= {"fc2.weight": W2, "fc2.bias": B2}
-    made = found(tmp_path, files.state_dict(norm | arrays))
+    norm |= {name.replace("bn0", "bn2"): array for name, array in norm.items()}
+    arrays = {name: arrays[name] for name in ("conv1.weight", "conv1.bias", "prelu1.weight", "odd")}
+    arrays |= {name: norm[name] for name in norm if name.startswith("bn2")}
+    arrays |= {"fc2.weight": W2, "fc2.bias": B2}
+    arrays |= {f"bn3.{part}": np.ones(77, np.float32) for part in ("weight", "running_mean")}
+    first = {name: norm[name] for name in norm if name.startswith("bn0")}
+    made = found(tmp_path, files.state_dict(first | arrays))
     check(made.layers)
     assert made.lost == [
-        "odd: is no weight or bias of a layer",
+        "odd: is no weight or bias of a layer (a buffer, if nobody trained it)",
         "bn0: normalises what no layer made, which has no counterpart here",
         "prelu1: has weight of 4, which has no counterpart here",
+        "bn2: normalises what has no counterpart here",
+        "bn3: a batch normalisation behind fc2 is of another size",
     ]
 
 

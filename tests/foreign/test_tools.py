@@ -103,6 +103,7 @@ def test_names_mean_and_channels(here):
         (["--map=="], 2, "--map==: must be ours=theirs, several with commas; '=' is not"),
         (["--map=fc1=fc1,"], 2, "must be ours=theirs, several with commas; an empty one is not"),
         (["--map=fc1= "], 2, "several with commas; 'fc1= ' is not"),
+        (["--map=fc1=fc1,fc1=fc2"], 2, "--map=fc1=fc1,fc1=fc2: fc1 is there twice"),
         (["--map=fc1=fc3"], 5, "net.pth has no layer 'fc3' with weights; did you mean 'fc"),
         (["--mean=1,2"], 2, "--mean=1,2: must be a number or 3 with commas"),
         (["--mean=data"], 2, "--mean=data: --data-path=DIR says of which"),

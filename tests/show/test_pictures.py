@@ -14,10 +14,11 @@ from convnet.cfg import parse
 from convnet.graph import Graph
 from convnet.providers import DataOptions
 from convnet.providers.images import Images
-from convnet.results import Table
+from convnet.results import Table, row_of
 from convnet.show import bins, confusion, curves, filters, opened, predictions, windows
 from convnet.show.bins import Bin
 from convnet.tiles import balanced, mosaic
+from tests.test_layer_configs import few, source
 from tests.tooling import TINY, call, photos, tiny
 
 pytest.importorskip("matplotlib")
@@ -181,6 +182,8 @@ def test_epochs_by_hand():
     assert curves.epochs(told).tolist() == [0.5, 1, 1, 1.25, 2, 2.2]
     assert curves.epochs(told * [1, 1, 0]).tolist() == [0.5, 1, 1, 1.25, 2, 2.25], "an old run"
     assert curves.epochs(np.array([(1, 1, 16), (1, 5, 16)])).tolist() == [1 / 16, 5 / 16]
+    made_up = np.array([(1, 1, 3), (1, 3, 3), (1, 12, 12), (2, 6, 12)])  # at a resume with others
+    assert curves.epochs(made_up).tolist() == [1 / 3, 1, 1, 1.5]
 
 
 def test_curves_are_the_metrics(run):
@@ -194,10 +197,10 @@ def test_curves_are_the_metrics(run):
 
 
 def test_a_late_end_is_not_cut_off():
-    """The first batches may be above the panel; a divergence at the end may not."""
-    values = np.concatenate([np.full(3, 1000.0), np.ones(191), np.full(6, 80.0)])
-    curve = curves.Curve(np.array([np.arange(200), values]), np.empty((2, 0)), np.ones(200))
-    assert 80 < curves._top(curve) < 100
+    """The first batches may be above the panel; a divergence at the end may not, short as it is."""
+    values = np.concatenate([np.full(3, 1000.0), np.ones(1985), np.full(12, 80.0)])
+    curve = curves.Curve(np.array([np.arange(2000), values]), np.empty((2, 0)), np.ones(2000))
+    assert 40 < curves._top(curve) < 100
     tested = curve._replace(test=np.array([[9.0], [300.0]]))
     assert 300 < curves._top(tested) < 400
 
@@ -237,6 +240,42 @@ def test_errors_are_in_percent_and_no_test_is_promised(tmp_path):
     assert curves._scaled(run["logprob.error"], "logprob.error").train[1].tolist() == [50] * 8
     style.write(tmp_path / "b.svg", *curves.picture([run], ["a"]))
     assert (tmp_path / "b.svg").read_text() == text, "the same picture is the same file"
+
+
+def test_only_shares_of_images_are_in_percent():
+    """A cost may have a dot in its name, and values that are no shares."""
+    for value, title in (("loss.main", "main of loss"), ("mse.pixels", "pixels of mse"),
+                         ("logprob.top5", "top-5 error of logprob, %"), ("a", "a")):  # fmt: skip
+        assert curves._title(value) == title
+    rows = [{"step": 1, "epoch": 1, "batch": 1, "batches": 1, "loss.main": 2.0}]
+    curve = curves.read(rows)["loss.main"]
+    assert curves._scaled(curve, "loss.main").train[1].tolist() == [2]
+
+
+def test_rows_that_tell_no_images_count_as_is_usual():
+    rows = [{"step": i, "epoch": 1, "batch": i, "logprob": 1.0} for i in (1, 2)]
+    rows += [{"step": i, "epoch": 1, "batch": i, "logprob": 1.0, "images": 128} for i in (3, 4)]
+    assert curves.read(rows)["logprob"].images.tolist() == [128] * 4
+    assert curves.read(rows[:2])["logprob"].images.tolist() == [1, 1]
+
+
+def test_a_test_that_overflowed_is_left_out():
+    rows = [{"step": 1, "epoch": 1, "batch": 1, "batches": 2, "logprob": 1.0},
+            {"step": 1, "epoch": 1, "batch": 1, "batches": 2, "test": {"logprob": np.inf}},
+            {"step": 2, "epoch": 1, "batch": 2, "batches": 2, "logprob": 2.0},
+            {"step": 2, "epoch": 1, "batch": 2, "batches": 2, "test": {"logprob": 3}}]  # fmt: skip
+    rows = [row_of(json.dumps(row).encode()) for row in rows]
+    assert curves.read(rows)["logprob"].test.tolist() == [[1], [3]]
+    assert [row["test logprob"] for row in Table(rows).rows] == ["inf", "3"]
+
+
+def test_the_last_map_is_one_of_the_prediction():
+    """Not of an auxiliary classifier, and no image, which a pyramid may read as well."""
+    net = Net(source("googlenet", *few("googlenet")).graph({}, 10))
+    assert opened.maps_of(net)[-1].startswith("aux") and opened.last_map(net) == "inc5b"
+    text = TINY.replace("inputs=conv1", "inputs=data").replace("inputs=spp", "inputs=spp,conv1")
+    net = Net(Graph(parse(text), classes=3))
+    assert net.by_name["spp"].reads == ["data"] and opened.last_map(net) == "conv1"
 
 
 def test_smooth():

@@ -144,6 +144,21 @@ def test_a_checkpoint_before_the_last(page, tmp_path):
     assert f"of {round(error * 9 / 100)}, drawn at random." in words
 
 
+def test_the_commands_of_an_imported_run(page, tmp_path):
+    """They begin with the file that it began with; so do those of a run that goes on with it."""
+    cfg, data = page.parent.parent / "tiny.cfg", page.parent.parent / "photos"
+    weights = runfolder.newest(page.parent)
+    argv = (f"--layer-def={cfg}", f"--data-path={data}", f"--out={tmp_path / 'run/0.0.h5'}")
+    (tmp_path / "run").mkdir()
+    assert call("import", weights, *argv).code == 0
+    assert f"--init-from={weights}" in given.words_of(runfolder.find(tmp_path / "run")[0].meta)
+    more = ("--epochs=1", "--tensorboard", "--workers=0")
+    pytest.importorskip("tensorboardX")
+    assert call("train", f"--resume={tmp_path / 'run'}", *more).code == 0
+    words = given.words_of(runfolder.find(tmp_path / "run")[0].meta)
+    assert {f"--init-from={weights}", "--tensorboard", "--epochs=1"} <= {*words}
+
+
 def test_the_error_is_that_of_the_checkpoint():
     tests = [{"step": step, "test": {"logprob.error": step / 100}} for step in (3, 6, 9)]
     assert report._error(tests, {"step": 6}) == "test error 6.00 %"
