@@ -2,9 +2,9 @@
 
 import copy
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from convnet import runfolder
 from convnet.cfg import load_text
@@ -14,6 +14,7 @@ from convnet.graph import Graph
 from convnet.net import Net
 from convnet.providers import DataOptions, Provider, name_for, printable, provider_class
 from convnet.source import Source, beside
+from convnet.train import Plan
 
 # what the meta of a run's checkpoint has
 META = {
@@ -81,7 +82,7 @@ def as_before(args, meta: dict):
 def words_of(meta: dict) -> list[str]:
     """The options of tools/train.py that begin such a run: what as_before reads back."""
     sources = [Source.from_dict(d) for d in (meta["source"], *meta.get("others", []))]
-    data, usual, said = meta["data"], asdict(DataOptions()), {}
+    data, said = meta["data"], {}
     said["layer-def"] = ",".join(source.name for source in sources)
     if any(source.params_name not in ("", str(beside(source.name))) for source in sources):
         said["layer-params"] = ",".join(source.params_name for source in sources)
@@ -89,15 +90,21 @@ def words_of(meta: dict) -> list[str]:
         said["data-path"] = data["path"]
     if data["provider"] != name_for(data["path"]):
         said["data-provider"] = data["provider"]
-    for name in ("crop", "mirror", "color_noise", "test_fraction", "on_bad_image"):
-        if (value := data["options"].get(name, usual[name])) != usual[name]:
-            said[name] = ("no", "yes")[value] if isinstance(value, bool) else value
+    of_data = ("crop", "mirror", "color_noise", "test_fraction", "on_bad_image")
+    said |= _unusual(data["options"], DataOptions(), of_data)
     said |= {name: meta[name] for name in ("epochs", "minibatch", "seed")}
-    usual = {"sizes": "", "switch": "epoch", "test_freq": 0, "keep": 2, "init_from": ""}
-    said |= {name: meta[name] for name, value in usual.items() if meta.get(name, value) != value}
+    of_plan = ("sizes", "switch", "test_freq", "keep", "init_from")
+    said |= _unusual(meta, Plan(epochs=1), of_plan)
     words = [f"--{name.replace('_', '-')}={value}" for name, value in said.items()]
     words += [f"--set={override}" for override in sources[0].overrides]
     return words + ["--tensorboard"] * meta.get("tensorboard", False)
+
+
+def _unusual(told: dict, usual: DataOptions | Plan, names: tuple[str, ...]) -> dict[str, Any]:
+    """The options among these that are not as they are where none is given, as words."""
+    found = {name: told.get(name, getattr(usual, name)) for name in names}
+    found = {name: value for name, value in found.items() if value != getattr(usual, name)}
+    return {k: ("no", "yes")[v] if isinstance(v, bool) else v for k, v in found.items()}
 
 
 def say_notes(notes: list[str]) -> None:

@@ -11,17 +11,9 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-ABOUT = {
-    "step",
-    "epoch",
-    "batch",
-    "batches",
-    "progress",
-    "size",
-    "images",
-    "seconds",
-    "images_per_s",
-}
+ABOUT = {"step", "epoch", "batch", "batches", "progress", "size", "images", "seconds",
+         "images_per_s"}  # fmt: skip
+LARGEST = 1 << 53  # of whole numbers: as far as floats tell them apart
 
 
 def costs_of(row: dict) -> dict[str, float]:
@@ -35,10 +27,25 @@ def row_of(line: bytes) -> dict:
         row = json.loads(line)
     except (ValueError, RecursionError):
         raise ValueError("is no JSON") from None
-    try:
-        return _checked(row)
-    except OverflowError:
-        raise ValueError("has what is no number") from None
+    values = row.get("test", costs_of(row)) if isinstance(row, dict) else None
+    if not isinstance(values, dict) or not values:
+        raise ValueError("tells of no costs")
+    rates = row.get("rates", {})
+    if not isinstance(rates, dict):
+        raise ValueError("has rates that are none")
+    finite = [*rates.values(), row.get("seconds", 0), row.get("images", 1)]
+    finite += [] if "test" in row else values.values()  # a test may overflow, training ends then
+    numbers = all(map(_is_number, (*finite, *values.values())))
+    if not numbers or not all(map(math.isfinite, finite)):
+        raise ValueError("has what is no number")
+    at = [*(row.get(k) for k in ("step", "epoch", "batch")), row.get("batches", 1)]
+    if not all(type(n) is int and 1 <= n < LARGEST for n in at):
+        raise ValueError("does not say where it is")
+    return row
+
+
+def _is_number(n: Any) -> bool:
+    return type(n) is float or (type(n) is int and abs(n) < LARGEST)
 
 
 def lines_of(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes, dict | str]]:
@@ -53,26 +60,6 @@ def lines_of(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes, dict | str]]:
             except ValueError as e:
                 row = str(e)
             yield number, line, row
-
-
-def _checked(row: Any) -> dict:
-    """What was read of a line, if it is of a run; else ValueError."""
-    values = row.get("test", costs_of(row)) if isinstance(row, dict) else None
-    if not isinstance(values, dict) or not values:
-        raise ValueError("tells of no costs")
-    rates = row.get("rates", {})
-    if not isinstance(rates, dict):
-        raise ValueError("has rates that are none")
-    numbers = [*rates.values(), row.get("seconds", 0), row.get("images", 1)]
-    numbers += [] if "test" in row else values.values()  # a test may overflow, training ends then
-    if not all(type(n) in (int, float) for n in (*numbers, *values.values())):
-        raise ValueError("has what is no number")
-    if not all(map(math.isfinite, numbers)):
-        raise ValueError("has what is no number")
-    at = [*(row.get(k) for k in ("step", "epoch", "batch")), row.get("batches", 1)]
-    if not all(type(n) is int and 1 <= n < 2**53 for n in at):
-        raise ValueError("does not say where it is")
-    return row
 
 
 class Table:

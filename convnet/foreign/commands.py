@@ -158,9 +158,7 @@ def send(args) -> int:
     if (args.layer or args.size) and not args.onnx:
         option = "--layer" if args.layer else "--size"
         raise UsageError(f"{option}: goes with --onnx; --safetensors has all weights")
-    saved, path, notes = runfolder.find(args.checkpoint)
-    given.say_notes(notes)
-    given.meta_of(saved, path)
+    saved, path = given.found(args.checkpoint)
     for option in ("onnx", "safetensors"):
         if name := getattr(args, option):
             check_target(name, f"--{option}", path)

@@ -50,8 +50,8 @@ def read(name: str | Path) -> Found:
         raise WeightsError(f"{path}: {printable(str(e))}") from None
     except MemoryError:
         raise WeightsError(f"{path}: does not fit into memory") from None
-    except Exception:  # of Python's and NumPy's readers, at what no check here foresaw
-        raise WeightsError(f"{path}: is damaged, or not what it looks like") from None
+    except Exception as e:  # of Python's and NumPy's readers, at what no check here foresaw
+        raise WeightsError(f"{path}: is damaged, or not what it looks like") from e
 
 
 def mean_image(name: str) -> np.ndarray:

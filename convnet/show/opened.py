@@ -16,6 +16,8 @@ from convnet.providers._decode import decode, pixels
 from convnet.results import lines_of
 from convnet.work import needed
 
+NO_LOG = "no metrics.jsonl there; is it a run of tools/train.py?"
+
 
 def target(args, folder: Path, name: str, kinds: Sequence[str]) -> Path:
     """Where the picture goes: --out, or `name` in this folder. UsageError where it cannot."""
@@ -41,7 +43,7 @@ def folder_of(run: str) -> Path:
         return folder
     found = [file for file in folder.glob("*/metrics.jsonl") if file.is_file()]
     if not path.is_dir() or not found:
-        raise CheckpointError(f"{run}: no metrics.jsonl there; is it a run of tools/train.py?")
+        raise CheckpointError(f"{run}: {NO_LOG}")
     return max(found, key=lambda file: file.stat().st_mtime).parent
 
 
@@ -51,6 +53,8 @@ def metrics(folder: Path) -> Iterator[dict]:
     Raises CheckpointError, at the end where no batch is told of.
     """
     path, told = folder / "metrics.jsonl", False
+    if not path.is_file():
+        raise CheckpointError(f"{folder}: {NO_LOG}")
     with path.open("rb") as file:
         for number, _, row in lines_of(file):
             if isinstance(row, str):

@@ -66,7 +66,7 @@ def _metrics(folder: Path) -> tuple[dict[str, Curve], list[dict], Table]:
     tests, told = [], Table()
 
     def rows() -> Iterator[dict]:
-        for row in opened.metrics(opened.folder_of(str(folder))):
+        for row in opened.metrics(folder):
             told.add(row)
             tests.extend([row] if "test" in row else [])
             yield row

@@ -161,6 +161,7 @@ def test_without_matplotlib(run, tmp_path, monkeypatch):
         '"logprob": NaN', '"logprob": 1e400', '"logprob": null', '"logprob": "x"', '"test": 5',
         '"size": 24', '"seconds": "x", "logprob": 1')),
     ('{"step": 1, "epoch": 1, "batch": 0, "logprob": 1}\n', ":1: does not say where it is"),
+    (f'{{"step": 1, "epoch": 1, "batch": 1, "test": {{"a": {10**400}}}}}\n', "so is no row"),
     ('{"step": 1, "epoch": "a", "batch": 1, "logprob": 1}\n', ":1: does not say where it is"),
     ("a b\n", ":1: is no JSON, so is no row of a run"),
     ('{"step": 1, "epo', "tells of no batch yet"),

@@ -182,6 +182,8 @@ def test_a_run_whose_data_has_moved(page, tmp_path):
 
 def test_a_checkpoint_alone(page, tmp_path):
     alone = shutil.copy(runfolder.newest(page.parent), tmp_path)
+    (tmp_path / "other").mkdir()  # whose curves are not this one's
+    shutil.copy(page.parent / "metrics.jsonl", tmp_path / "other")
     result = call("show", "report", alone)
     assert result.code == 0 and result.err.count("\n") == 1
     assert "no metrics.jsonl there" in result.err
