@@ -92,7 +92,14 @@ class Loader:
             memory = full = self.slots = None
             if shape is not None:
                 full = (RINGS, self.depth, PIECE, *shape)
-                memory = context.RawArray(ctypes.c_uint8, int(np.prod(full)))
+                size = int(np.prod(full))
+                try:
+                    memory = context.RawArray(ctypes.c_uint8, size)
+                except OSError as e:
+                    raise DataError(
+                        f"no {size / 1e6:.0f} MB of shared memory for the loader processes, "
+                        f"{(e.strerror or str(e)).lower()}; --workers=0 needs none"
+                    ) from None
                 self.slots = np.frombuffer(memory, np.uint8).reshape(full)
             with deaf():
                 for _ in range(workers):
