@@ -27,13 +27,18 @@ def writer_class():
 class Board:
     """What metrics.jsonl has, and the first layer's filters at each test.
 
-    After a resume TensorBoard forgets the steps that are trained again: the new file says so.
+    After a resume TensorBoard forgets the steps that are trained again: the new file says so. It
+    must be a new one, and behind the others by name, which is how TensorBoard orders them; but
+    tensorboardX tells its files apart by the second they were begun in, and a short run that is
+    resumed at once would write over its own. So they are numbered, too.
     """
 
     def __init__(self, folder: Path, net: Net):
         self.net = net
         purge = net.step + 1 if net.step else None
-        self.writer = writer_class()(str(folder), purge_step=purge)
+        before = sum(1 for _ in folder.glob("events.out.tfevents.*"))
+        suffix = f".{before:04d}" if before else ""
+        self.writer = writer_class()(str(folder), purge_step=purge, filename_suffix=suffix)
 
     def add(self, row: dict) -> None:
         """One row of metrics.jsonl, of a batch or of a test."""

@@ -3,6 +3,7 @@
 import csv
 import json
 import struct
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -102,7 +103,7 @@ def events(folder):
     from tensorboardX.proto.event_pb2 import Event
 
     found = []
-    for path in sorted(folder.glob("events.out.*"), key=lambda path: path.stat().st_mtime_ns):
+    for path in sorted(folder.glob("events.out.*")):  # as TensorBoard orders them
         data, at = path.read_bytes(), 0
         while at < len(data):
             length = struct.unpack_from("<Q", data, at)[0]
@@ -139,8 +140,18 @@ def test_tensorboard_has_what_metrics_have(whole):
     assert list(found["filters"]) == [4, 6, 8, 12]
 
 
-def test_tensorboard_after_a_resume(whole, tmp_path):
-    """The run goes on with it, and steps that are trained again are not told twice."""
+@pytest.mark.parametrize("clock", ["true", "stopped"])
+def test_tensorboard_after_a_resume(whole, tmp_path, monkeypatch, clock):
+    """The run goes on with it, and steps that are trained again are not told twice.
+
+    Also within one second: that is all that tensorboardX tells its files apart by.
+    """
+    if clock == "stopped":
+        from tensorboardX import event_file_writer
+
+        began = int(next(whole.glob("events.out.*")).name.split(".")[3])
+        stopped = SimpleNamespace(time=lambda: began + 0.5)
+        monkeypatch.setattr(event_file_writer, "time", stopped)
     for path in whole.iterdir():
         if path.name not in ("1.6.h5", "2.2.h5", "2.6.h5"):
             (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -149,9 +160,12 @@ def test_tensorboard_after_a_resume(whole, tmp_path):
     found, before = kept(tmp_path), kept(whole)
     assert found["train/logprob"] == before["train/logprob"]
     assert found["test/logprob"] == before["test/logprob"]
-    more = (f"--resume={tmp_path}", "--epochs=3", "--tensorboard=no")
-    assert call("train", *more).code == 0
+    more = f"--resume={tmp_path}"
+    assert call("train", more, "--epochs=3", "--tensorboard=no").code == 0
     assert len(list(tmp_path.glob("events.out.*"))) == 2
+    assert call("train", more, "--epochs=4", "--tensorboard").code == 0
+    assert len(list(tmp_path.glob("events.out.*"))) == 3
+    assert list(kept(tmp_path)["train/logprob"]) == [*range(1, 13), *range(19, 25)]
 
 
 def test_without_tensorboardx(tmp_path, monkeypatch):
