@@ -9,11 +9,25 @@ import io
 import json
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from convnet.cfg import CfgError
+
+if TYPE_CHECKING:
+    from convnet.graph import Graph
 
 ABOUT = {"step", "epoch", "batch", "batches", "progress", "size", "images", "seconds",
          "images_per_s"}  # fmt: skip
+FIELDS = ABOUT | {"test", "rates"}
 LARGEST = 1 << 53  # of whole numbers: as far as floats tell them apart
+
+
+def check_names(graph: "Graph") -> None:
+    """CfgError where a cost has the name of another field of metrics.jsonl."""
+    why = "metrics.jsonl has a field of this name; a cost needs another"
+    sections = [graph.by_name[name].section for name in graph.costs]
+    if taken := [section.wrong(why) for section in sections if section.name in FIELDS]:
+        raise CfgError(taken)
 
 
 def costs_of(row: dict) -> dict[str, float]:

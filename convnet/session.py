@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convnet import board, files, given, runfolder, summary
+from convnet import board, files, given, results, runfolder, summary
 from convnet import features as feats
 from convnet.ahead import compile_kernels
 from convnet.cli import UsageError, check_target, command
@@ -46,6 +46,7 @@ def train(args) -> int:
         raise DataError(f"{provider.path}: there is no train/ in it, without which it only tests")
     graph = source.graph(given.feeds_of(provider), len(provider.classes))
     graph.check_no_windows()
+    results.check_names(graph)
     for remark in graph.remarks:
         print(f"note: {remark}")
     epochs, minibatch = USUAL.get(provider.name, USUAL_ELSEWHERE)

@@ -95,6 +95,17 @@ def test_rows_of_older_versions():
     assert made.csv() == b"epoch,batch,step,train cost,test cost,seconds\r\n1,2,2,1.5,3,1.0\r\n"
 
 
+@pytest.mark.parametrize("name", ["step", "images", "test", "rates"])
+def test_a_cost_with_the_name_of_another_field(tmp_path, name):
+    cfg = tiny(tmp_path)
+    cfg.write_text(cfg.read_text().replace("[logprob]", f"[{name}]"))
+    line = cfg.read_text().splitlines().index(f"[{name}]") + 1
+    result = call("train", f"--layer-def={cfg}", f"--save-path={tmp_path / 'run'}")
+    why = "metrics.jsonl has a field of this name; a cost needs another"
+    assert (result.code, result.err) == (2, f"{cfg}:{line}: [{name}] {why}\n")
+    assert not (tmp_path / "run").exists()
+
+
 # ---------------------------------------------------------------- TensorBoard
 
 
