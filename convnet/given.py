@@ -3,6 +3,7 @@
 import copy
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,6 +99,29 @@ def words_of(meta: dict) -> list[str]:
     words = [f"--{name.replace('_', '-')}={value}" for name, value in said.items()]
     words += [f"--set={override}" for override in sources[0].overrides]
     return words + ["--tensorboard"] * meta.get("tensorboard", False)
+
+
+def changes_of(meta: dict) -> list[str]:
+    """What resumes of the run set otherwise, in words, a line each."""
+    legs = [*({**meta, **then} for then in meta.get("earlier", [])), meta]
+    told = [(leg["step"], words_of(leg), _rates_in(leg)) for leg in legs]
+    found = []
+    for (step, old, old_rates), (_, new, rates) in pairwise(told):
+        names = {word.partition("=")[0] for word in new}
+        words = [word for word in new if word not in old]
+        words += [f"without {word}" for word in old if word.partition("=")[0] not in names]
+        words += [
+            f"other rates in {n}" for n, text in rates.items() if old_rates.get(n, text) != text
+        ]
+        if words:
+            found.append(f"after {count(step, 'batch', 'es')} with {', '.join(words)}")
+    return found
+
+
+def _rates_in(meta: dict) -> dict[str, str]:
+    """The texts of the params files by name."""
+    sources = [Source.from_dict(d) for d in (meta["source"], *meta.get("others", []))]
+    return {source.params_name: source.params_text for source in sources}
 
 
 def _unusual(told: dict, usual: DataOptions | Plan, names: tuple[str, ...]) -> dict[str, Any]:

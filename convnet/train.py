@@ -1,6 +1,7 @@
 """The loop: batch, fprop, bprop, update; test, save; stop when asked or when numbers run away."""
 
 import contextlib
+import json
 import math
 import os
 import signal
@@ -75,6 +76,9 @@ class Run:
         self.asked_to_stop = 0  # number of the signal
         self.test_due = False  # at this place, but not done yet
         self.saved = 0  # net.step of the newest checkpoint
+        self.earlier: list[
+            dict
+        ] = []  # what was set otherwise before a resume, and until which step
         self.kinds = {name: list(net.by_name[name].values) for name in net.graph.costs}
 
     @property
@@ -226,8 +230,8 @@ class Run:
             if not np.isfinite(np.dot(w.ravel(), w.ravel())):
                 raise Diverged(f"{name} is not finite; nothing saved. Try a smaller epsW")
         meta = {
-            "source": self.source.to_dict(),
-            "others": [other.to_dict() for other in self.others],
+            **self._settings(),
+            "earlier": self.earlier,
             "classes": self.provider.classes,
             "image": list(net.graph.shapes[net.graph.feeds[0]]),
             "resize_to": net.resize_to,
@@ -238,14 +242,21 @@ class Run:
             "batch": self.at.batch,
             "batches": self.batches,
             "test_due": self.test_due,
-            **asdict(self.plan),
-            "data": data_meta(self.provider),
         }
         path = self.folder / runfolder.name(self.at.epoch, self.at.batch)
         checkpoint.save(path, checkpoint.Checkpoint(arrays, meta))
         self.saved = net.step
         runfolder.prune(self.folder, self.plan.keep)
         return path
+
+    def _settings(self) -> dict:
+        """What a resume may set otherwise, or that says so."""
+        return {
+            "source": self.source.to_dict(),
+            "others": [other.to_dict() for other in self.others],
+            **asdict(self.plan),
+            "data": data_meta(self.provider),
+        }
 
     def _colours(self) -> dict[str, np.ndarray]:
         """How colours vary in the training images, where they have colours."""
@@ -302,6 +313,11 @@ class Run:
         self.at = Position(meta["epoch"], meta["batch"])
         if meta["batch"] >= meta["batches"]:
             self.at.batch = self.batches  # an end of an epoch, also with batches of another size
+        now = json.loads(json.dumps(self._settings()))
+        then = {key: meta[key] for key in now if key in meta}
+        self.earlier = meta.get("earlier", [])
+        if self.saved and then != now:
+            self.earlier.append({"step": self.saved, **then})
 
 
 def data_meta(provider: Provider) -> dict:

@@ -252,4 +252,5 @@ def _commands(run: Trained) -> str:
             command("train", f"--resume={folder}", python="python"),
             *lines,
         ]
-    return section("Commands", f"<pre>{escape(chr(10).join(lines))}</pre>")
+    changes = "".join(f"<p>It went on {escape(line)}.</p>" for line in given.changes_of(run.meta))
+    return section("Commands", f"<pre>{escape(chr(10).join(lines))}</pre>{changes}")

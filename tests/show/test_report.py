@@ -128,6 +128,38 @@ def test_the_commands_begin_the_same_run(page):
     assert shlex.join([f"--resume={again}"]) in quoted
 
 
+def test_what_a_resume_set_otherwise(page, tmp_path):
+    """The command alone would not give such a run; what a resume only repeats is not told."""
+    folder = tmp_path / "run"
+    shutil.copytree(page.parent, folder)
+    step = runfolder.find(folder)[0].meta["step"]
+    rates = tmp_path / "rates.cfg"
+    rates.write_text("[conv1]\nepsW=0.00005\n")
+    for more in (
+        ("--epochs=3", "--test-freq=0"),
+        ("--epochs=3",),
+        ("--epochs=4", f"--layer-params={rates}"),
+        ("--epochs=5", "--set=DEFAULT.epsB=0.0002"),
+    ):
+        if more[0] == "--epochs=5":
+            rates.write_text("[conv1]\nepsW=0.00006\n")
+            more += (f"--layer-params={rates}",)
+        assert call("train", f"--resume={folder}", *more, "--workers=0").code == 0
+    meta = runfolder.find(folder)[0].meta
+    batches = meta["batches"]
+    assert given.changes_of(meta) == [
+        f"after {step} batches with --epochs=3, without --test-freq=3",
+        f"after {step + batches} batches with --layer-params={rates}, --epochs=4",
+        f"after {step + 2 * batches} batches with --epochs=5, --set=DEFAULT.epsB=0.0002, "
+        f"other rates in {rates}",
+    ]
+    assert given.changes_of(runfolder.find(page.parent)[0].meta) == []
+    assert call("show", "report", folder).code == 0
+    assert f"It went on after {step} batches with --epochs=3, without" in (
+        unescape((folder / "report.html").read_text())
+    )
+
+
 def test_a_checkpoint_before_the_last(page, tmp_path):
     """The page of an older checkpoint has that one's error, curves and images."""
     rows = [json.loads(row) for row in (page.parent / "metrics.jsonl").read_text().splitlines()]
