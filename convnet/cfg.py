@@ -268,7 +268,9 @@ def override(sections: Sections, text: str, existing: bool = False) -> None:
     if existing:
         if key.lower() not in (sections.default if section is None else section):
             return
-        section = sections.setdefault(name, Section(name, where)) if section is None else section
+        if section is None:
+            section = sections[name] = Section(name, where)
+            section.inherit(sections.default)
     if section is None:
         raise CfgError([Note(where, f"no section [{short(name)}]{nearest(name, sections)}")])
     section[key.lower()] = Value(value.strip(), where, name, key)

@@ -497,6 +497,19 @@ def test_set_beats_both_files(params):
         assert rates(everywhere, "fc2")[0] == rates(everywhere)[0] == 4
 
 
+def test_set_of_several_rates_of_a_layer():
+    """Each holds, also where the params file knows the layer by [DEFAULT] alone."""
+    said = {"epsW": 0.25, "epsB": 0.5, "momW": 0.75, "momB": 0.125, "wc": 0.0625}
+    default = "[DEFAULT]\n" + "".join(f"{key}=0.875\n" for key in said)
+    for params in (default, default + "[conv1]\nepsW=1\n", ""):
+        net = build(NET, params, *(f"conv1.{key}={value}" for key, value in said.items()))
+        section = net.by_name["conv1"].section
+        assert {key: float(section[key.lower()]) for key in said} == said
+        late = build(NET, params, "conv1.epsB=0.5", "DEFAULT.epsB=2", "DEFAULT.wc=3")
+        section = late.by_name["conv1"].section
+        assert (float(section["epsb"]), float(section["wc"])) == (0.5, 3)
+
+
 @pytest.mark.parametrize(
     "override,note",
     [

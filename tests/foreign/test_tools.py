@@ -171,7 +171,8 @@ def test_fine_tuning_from_a_run(here):
     argv += ["--set=conv1.epsW=0", "--set=conv1.epsB=0", "--init-from=x.h5"]
     out = ok("train", *argv, "--save-path=tuned")
     assert "of convnet, 3 layers with weights, matched by name; 1 of ours filled, 2 left" in out
-    assert np.array_equal(weights("tuned")["conv1/W0"], weights("x.h5")["conv1/W0"])
+    for name in ("conv1/W0", "conv1/b"):
+        assert np.array_equal(weights("tuned")[name], weights("x.h5")[name])
     (here / "x.h5").unlink()
     assert "x.h5" not in ok("train", "--resume=tuned", "--epochs=2")
     both = refused("train", "--resume=tuned", "--init-from=net.pth", code=2)
