@@ -24,9 +24,10 @@ LARGEST = 1 << 53  # of whole numbers: as far as floats tell them apart
 
 def check_names(graph: "Graph") -> None:
     """CfgError where a cost has the name of another field of metrics.jsonl."""
+    costs = [graph.by_name[name] for name in graph.costs]
+    fields = FIELDS | {f"{cost.name}.{kind}" for cost in costs for kind in [*cost.values][1:]}
     why = "metrics.jsonl has a field of this name; a cost needs another"
-    sections = [graph.by_name[name].section for name in graph.costs]
-    if taken := [section.wrong(why) for section in sections if section.name in FIELDS]:
+    if taken := [cost.section.wrong(why) for cost in costs if cost.name in fields]:
         raise CfgError(taken)
 
 

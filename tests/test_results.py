@@ -106,6 +106,14 @@ def test_a_cost_with_the_name_of_another_field(tmp_path, name):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_cost_with_the_name_of_a_value_of_another(tmp_path):
+    cfg = tiny(tmp_path)
+    last = cfg.read_text().partition("[logprob]")[2]
+    cfg.write_text(f"{cfg.read_text()}\n[logprob.error]{last}")
+    result = call("train", f"--layer-def={cfg}", f"--save-path={tmp_path / 'run'}")
+    assert result.code == 2 and ": [logprob.error] metrics.jsonl has a field" in result.err
+
+
 # ---------------------------------------------------------------- TensorBoard
 
 
