@@ -1,6 +1,7 @@
 """What all the tools do alike: errors of users become one line and an exit code."""
 
 import argparse
+import errno
 import os
 import shlex
 import sys
@@ -9,6 +10,10 @@ from pathlib import Path
 
 EXITS = {"CfgError": 2, "UsageError": 2, "DataError": 3, "Diverged": 4, "CheckpointError": 5,
          "DeviceError": 6}  # fmt: skip
+# what a system refuses, with files or disks, whatever a program does
+SYSTEM = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS,
+          errno.EIO, errno.ESTALE, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EMFILE,
+          errno.ENFILE}  # fmt: skip
 
 
 class UsageError(Exception):
@@ -64,8 +69,17 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (--help lists all options)\n")
 
 
+def _of_the_system(e: Exception) -> Exception:
+    """A file that may not be opened, a full disk: told in a line, whoever met it."""
+    if not isinstance(e, OSError) or e.errno not in SYSTEM:
+        return e
+    return UsageError(f"{e.filename}: " * bool(e.filename) + e.strerror.lower())
+
+
 def run(main: Callable[[], int | None]) -> None:
     """Run a tool; exit with 0, or 2 usage, 3 data, 4 diverged, 5 checkpoint, 6 device or memory."""
+    if getattr(sys.stdout, "errors", "") == "strict":  # names of files may be anything
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = main() or 0
         sys.stdout.flush()
@@ -80,6 +94,7 @@ def run(main: Callable[[], int | None]) -> None:
               file=sys.stderr)  # fmt: skip
         code = 6
     except Exception as e:
+        e = _of_the_system(e)
         code = next((EXITS[c.__name__] for c in type(e).__mro__ if c.__name__ in EXITS), None)
         if code is None:
             raise

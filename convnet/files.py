@@ -23,6 +23,7 @@ ADVICE = {
     errno.EPERM: "get the right to write into its folder",
     errno.EROFS: "choose a folder that can be written to",
     errno.ENOENT: "make its folder first",
+    errno.ENOTDIR: "a part of its path is a file",
 }
 DAY = 24 * 3600  # seconds
 

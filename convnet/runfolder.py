@@ -118,17 +118,19 @@ def run_lock(folder: str | Path) -> Iterator[None]:
     """
     path = Path(folder) / LOCK
     try:
-        file = path.open("a+")
+        file = path.open("a+b", buffering=0)
     except OSError as e:
         raise CheckpointError(f"{path}: cannot be opened, {e.strerror}") from None
     with file:
         if not files.hold(file):
             file.seek(0)
-            other = file.read(20).strip() or "of unknown number"
+            other = file.read(20).decode("ascii", "replace").strip() or "of unknown number"
             raise CheckpointError(
                 f"{folder}: process {other} runs in this folder; end it or choose another folder"
             )
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        try:
+            file.truncate(0)
+            file.write(b"%d\n" % os.getpid())
+        except OSError as e:
+            raise CheckpointError(f"{path}: {files.advice(e)}") from None
         yield

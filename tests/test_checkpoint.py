@@ -702,6 +702,13 @@ def test_lock(tmp_path):
         pass
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_disk_that_is_full_when_a_run_begins(tmp_path):
+    (tmp_path / "run.lock").symlink_to("/dev/full")
+    with pytest.raises(CheckpointError, match=r"^\S+run.lock: "), run_lock(tmp_path):
+        raise AssertionError
+
+
 def test_disk_without_locks(tmp_path, monkeypatch):
     def none(*args):
         raise OSError(errno.ENOLCK, "No locks available")

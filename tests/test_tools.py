@@ -2,12 +2,15 @@
 
 import ast
 import csv
+import errno
 import itertools
+import os
 import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -158,6 +161,42 @@ def test_in_a_process_of_its_own(tmp_path):
 
 
 # ---------------------------------------------------------------- mistakes in the cfg
+
+
+@pytest.mark.parametrize("number", ["EACCES", "ENOSPC", "ELOOP"])
+def test_what_the_system_refuses(number, capsys):
+    """A line, whatever was done; other errors of the kind are ours, and show where."""
+    number = getattr(errno, number)
+    text = os.strerror(number)
+    for argv, told in (
+        ((number, text, "a b"), f"a b: {text.lower()}\n"),
+        ((number, text), f"{text.lower()}\n"),
+    ):
+        with pytest.raises(SystemExit, match=r"^2$"):
+            cli.run(mock.Mock(side_effect=OSError(*argv)))
+        assert capsys.readouterr().err == told
+    with pytest.raises(FileNotFoundError):
+        cli.run(mock.Mock(side_effect=OSError(errno.ENOENT, "none", "x")))
+
+
+def test_links_that_go_round(tmp_path):
+    for name in ("data", "x.cfg"):
+        (tmp_path / name).symlink_to(tmp_path / name)
+    fails(2, "x.cfg: ", "show", "graph", tmp_path / "x.cfg")
+    fails(2, "x.cfg: ", "train", f"--layer-def={tmp_path / 'x.cfg'}")
+    assert call("train", f"--layer-def={SMALL}", f"--data-path={tmp_path / 'data'}").code in (2, 3)
+
+
+def test_names_that_stdout_cannot_write(tmp_path):
+    cfg = tmp_path / os.fsdecode(b"\xff.cfg")
+    cfg.write_text(TINY)
+    strict = environment() | {"PYTHONIOENCODING": "utf-8:strict"}
+    argv = [sys.executable, ROOT / "tools/show.py", "graph", cfg]
+    for name, told in (("x.svg", b"x.svg"), (os.fsdecode(b"\xfe.svg"), b"\\udcfe.svg")):
+        out = f"--out={tmp_path / name}"
+        done = subprocess.run([*argv, out], capture_output=True, env=strict)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert done.stdout.endswith(b"/" + told + b"\n")
 
 
 def test_a_missing_cfg_with_its_neighbour(cfg):
