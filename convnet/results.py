@@ -7,7 +7,6 @@ begins or goes on, and replaced as a whole at each test, so it is never ahead of
 import csv
 import io
 import json
-import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ ABOUT = {"step", "epoch", "batch", "batches", "progress", "size", "images", "sec
          "images_per_s"}  # fmt: skip
 FIELDS = ABOUT | {"test", "rates"}
 LARGEST = 1 << 53  # of whole numbers: as far as floats tell them apart
+LARGEST_COST = 1e100  # of a batch, far above float32: sums of them stay finite
 
 
 def check_names(graph: "Graph") -> None:
@@ -51,8 +51,10 @@ def row_of(line: bytes) -> dict:
     finite = [*rates.values(), row.get("seconds", 0), row.get("images", 1)]
     finite += [] if "test" in row else values.values()  # a test may overflow, training ends then
     numbers = all(map(_is_number, (*finite, *values.values())))
-    if not numbers or not all(map(math.isfinite, finite)):
+    if not numbers or not all(abs(n) < LARGEST_COST for n in finite):
         raise ValueError("has what is no number")
+    if row.get("images", 1) < 1 or row.get("seconds", 0) < 0:
+        raise ValueError("is of no images, or of no time")
     at = [*(row.get(k) for k in ("step", "epoch", "batch")), row.get("batches", 1)]
     if not all(type(n) is int and 1 <= n < LARGEST for n in at):
         raise ValueError("does not say where it is")

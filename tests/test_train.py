@@ -163,6 +163,9 @@ def test_metrics_survive_a_torn_line(whole, tmp_path):
         b'{"step": 3, "epoch": 1, "batch": 3, "logprob": 1' + b"0" * 400 + b"}\n",
         b'{"step": 3, "epoch": 1, "batch": 3, "test": {"logprob": 1.0}, "rates": [1]}\n',
         b'{"step": 3, "epoch": 1, "batch": 3, "test": {"logprob": 1.0}, "rates": {"epsW": "x"}}\n',
+        b'{"step": 3, "epoch": 1, "batch": 3, "logprob": 1e308, "images": 128}\n',
+        b'{"step": 3, "epoch": 1, "batch": 3, "logprob": 1.0, "images": 0}\n',
+        b'{"step": 3, "epoch": 1, "batch": 3, "logprob": 1.0, "seconds": -1.0}\n',
         b"[" * 100_000 + b"\n",
     ],
 )

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from convnet.cli import UsageError
-from convnet.results import costs_of
+from convnet.results import LARGEST_COST, costs_of
 from convnet.show import opened, style
 
 POINTS = 1500  # of a line, at most; more than there are pixels
@@ -50,7 +50,7 @@ def read(rows: Iterable[dict]) -> dict[str, Curve]:
         images.append(row.get("images", math.nan))
         into, values = (test, row["test"]) if "test" in row else (train, costs_of(row))
         for name, value in values.items():
-            if not math.isfinite(value):  # a test of weights that have run away
+            if not abs(value) < LARGEST_COST:  # a test of weights that have run away
                 continue
             at, told = into.setdefault(name, (array("q"), array("d")))
             at.append(number)

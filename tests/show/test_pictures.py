@@ -263,11 +263,12 @@ def test_rows_that_tell_no_images_count_as_is_usual():
 def test_a_test_that_overflowed_is_left_out():
     rows = [{"step": 1, "epoch": 1, "batch": 1, "batches": 2, "logprob": 1.0},
             {"step": 1, "epoch": 1, "batch": 1, "batches": 2, "test": {"logprob": np.inf}},
+            {"step": 1, "epoch": 1, "batch": 1, "batches": 2, "test": {"logprob": 1e308}},
             {"step": 2, "epoch": 1, "batch": 2, "batches": 2, "logprob": 2.0},
             {"step": 2, "epoch": 1, "batch": 2, "batches": 2, "test": {"logprob": 3}}]  # fmt: skip
     rows = [row_of(json.dumps(row).encode()) for row in rows]
     assert curves.read(rows)["logprob"].test.tolist() == [[1], [3]]
-    assert [row["test logprob"] for row in Table(rows).rows] == ["inf", "3"]
+    assert [row["test logprob"] for row in Table(rows).rows] == ["inf", "1e+308", "3"]
 
 
 def test_the_last_map_is_one_of_the_prediction():
