@@ -127,7 +127,12 @@ def add_net(parser: argparse.ArgumentParser) -> None:
         help="learning rates and the like (default: <layer-def>-params.cfg "
         "beside the layer definition, if it is there)",
     )
-    group.add_argument(
+    add_set(group)
+
+
+def add_set(parser) -> None:
+    """--set, of a net that comes as a cfg."""
+    parser.add_argument(
         "--set",
         action="append",
         default=[],

@@ -46,7 +46,9 @@ def find(path: str | Path) -> tuple[Checkpoint, Path, list[str]]:
     runs = [path, *(folder for folder in path.iterdir() if folder.is_dir())]
     runs = [(newest(folder).stat().st_mtime, folder) for folder in runs if newest(folder)]
     if not runs:
-        raise CheckpointError(f"{path}: no checkpoint in this folder; train a net first")
+        begun = (path / "metrics.jsonl").exists()
+        what = "tools/show.py curves has what it told" if begun else "train a net first"
+        raise CheckpointError(f"{path}: no checkpoint in this folder; {what}")
     return load_newest_good(max(runs)[1])
 
 

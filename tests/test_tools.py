@@ -329,6 +329,8 @@ def test_what_is_no_checkpoint(tool, tmp_path, cfg):
     fails(5, r"x\.h5: .*an HDF5 file, but no checkpoint", tool, f"{where}{tmp_path / 'x.h5'}")
     fails(5, "tiny.cfg: .*text, no checkpoint", tool, f"{where}{cfg}")
     fails(5, "no checkpoint in this folder", tool, f"{where}{tmp_path / 'empty'}")
+    (tmp_path / "empty" / "metrics.jsonl").touch()
+    fails(5, "folder; tools/show.py curves has what it told$", tool, f"{where}{tmp_path / 'empty'}")
     fails(5, "no such file or folder; train a net first", tool, f"{where}{tmp_path / 'none'}")
     fails(5, r"other\.h5: .*not of a run", tool, f"{where}{tmp_path / 'other.h5'}")
 

@@ -52,6 +52,7 @@ def arguments():
     )
     _number(one, "--classes", "N", "of a cfg: what outputs=classes stands for (default: 10)")
     _number(one, "--size", "N", "side of the images, for a cfg without imgSize")
+    options.add_set(one)
     one = _command(commands, "report", "a page of HTML about a run, in one file", "html")
     _add_data(one)
     return parser.parse_args()
@@ -59,16 +60,20 @@ def arguments():
 
 def _command(commands, name: str, what: str, kinds: str = "png .svg", several: bool = False):
     """A command with RUN and --out."""
+    of_cfg = name == "graph"
     made = commands.add_parser(name, help=what, description=what, allow_abbrev=False)
     made.add_argument(
         "run",
         nargs="+" if several else None,
-        metavar="CFG|RUN" if name == "graph" else "RUN",
-        help="a run: its folder, a checkpoint, or a folder of runs",
+        metavar="CFG|RUN" if of_cfg else "RUN",
+        help="a layer definition, or a run"
+        if of_cfg
+        else "a run: its folder, a checkpoint, or a folder of runs",
     )
     first, *more = kinds.split()
     kinds = f" (or {', '.join(more)})" if more else ""
-    _text(made, "--out", "FILE", f"a file .{first}{kinds} (default: in the folder of the run)")
+    place = "in the folder of the run" + ", for a cfg in this one" * of_cfg
+    _text(made, "--out", "FILE", f"a file .{first}{kinds} (default: {place})")
     return made
 
 

@@ -31,7 +31,8 @@ def curves(args) -> Path:
     """tools/show.py curves"""
     found = [opened.folder_of(run) for run in args.run]
     folders = [*{folder.resolve(): folder for folder in found}.values()]  # each once
-    path = opened.target(args, folders[0], "curves.png", style.KINDS)
+    name = "curves.png" if args.cost is None else f"curves-{args.cost}.png"
+    path = opened.target(args, folders[0], name, style.KINDS)
     runs = [read(opened.metrics(folder)) for folder in folders]
     style.write(path, *picture(runs, _names(folders), args.cost))
     return path

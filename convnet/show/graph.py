@@ -33,15 +33,16 @@ def _opened(args) -> tuple[Graph, Path, str]:
     """The graph of a cfg or of a run; the folder and the name of the picture."""
     path = Path(args.run)
     if path.is_dir() or path.suffix == ".h5":
-        for option in ("classes", "size"):
-            if getattr(args, option):
-                raise UsageError(f"--{option}={getattr(args, option)}: a run has its own")
+        for option, value in vars(args).items():
+            if option in ("classes", "size", "set") and value:
+                value = value[0] if option == "set" else value
+                raise UsageError(f"--{option}={value}: a run has its own")
         saved, path = given.found(path)
         meta = saved.meta
         source = Source.from_dict(meta["source"])
         net = source.graph({0: tuple(meta["image"])}, len(meta["classes"]))
         return net, path.parent, "graph.svg"
-    source = Source.read(path)
+    source = Source.read(path, overrides=tuple(args.set))
     images = source.images((args.size, args.size) if args.size else None)
     net = source.graph({0: images}, source.class_count(args.classes))
     return net, Path(), f"{path.stem}.svg"

@@ -1,5 +1,6 @@
 """What a command line of tools/show.py names: a run, its data, a layer, the file to write."""
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,12 +17,13 @@ from convnet.providers._decode import decode, pixels
 from convnet.results import lines_of
 from convnet.work import needed
 
+STRANGE = r'[/\\:*?"<>|\x00-\x1f]'  # what some system has in no name of a file
 NO_LOG = "no metrics.jsonl there; is it a run of tools/train.py?"
 
 
 def target(args, folder: Path, name: str, kinds: Sequence[str]) -> Path:
     """Where the picture goes: --out, or `name` in this folder. UsageError where it cannot."""
-    path = Path(args.out) if args.out else folder / name
+    path = Path(args.out) if args.out else folder / re.sub(STRANGE, "_", name)
     if path.suffix not in kinds:
         *most, last = kinds
         ends = f"{', '.join(most)} or {last}" if most else last
@@ -107,7 +109,8 @@ def data(args, run: Trained) -> Provider:
         provider = given.data_of(args, run)
     except DataError as e:
         hint = "; --data-path=DIR says where the images of the run are now"
-        raise DataError(f"{e}{'' if args.data_path else hint}") from None
+        known = args.data_path or str(e).startswith("--")  # an option is at fault, no place
+        raise DataError(f"{e}{'' if known else hint}") from None
     if not provider.test.size:
         provider.close()
         raise UsageError(f"{run.path}: its data has no test images")

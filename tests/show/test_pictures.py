@@ -77,6 +77,12 @@ def test_where_pictures_go(run):
     before = {path.name for path in run.iterdir()}
     assert call("show", "curves", run.parent).out == f"{run / 'curves.png'}\n"
     assert call("show", "filters", run).out == f"{run / 'filters-conv1.png'}\n"
+    for words, name in (
+        (("curves", "--cost=logprob.error"), "curves-logprob.error.png"),
+        (("activations", "0", "--layer=conv1:pre"), "activations-conv1_pre.png"),
+    ):  # a colon is in no name of a file on Windows
+        assert call("show", words[0], run, *words[1:]).out == f"{run / name}\n"
+        (run / name).unlink()
     assert {path.name for path in run.iterdir()} - before == {"curves.png", "filters-conv1.png"}
     assert Net.from_checkpoint(run)
 
@@ -108,6 +114,9 @@ def test_where_pictures_go(run):
     ("graph NONE.cfg", 2, "NONE.cfg"),
     ("graph RUN --classes=5", 2, "--classes=5: a run has its own"),
     ("graph RUN --size=50", 2, "--size=50: a run has its own"),
+    ("graph RUN --set=conv1.filters=2", 2, "--set=conv1.filters=2: a run has its own"),
+    ("graph CFG --size=8", 2, "; --set=data.imgSize=8 changes it"),
+    ("confusion RUN --split=test", 3, "has a split of this name (--data-provider=ilsvrc)\n"),
     ("graph CFG --out=x.gif", 2, "--out=x.gif: must end in .svg, .png or .dot"),
 ])  # fmt: skip
 def test_mistakes_are_one_line(run, tmp_path, monkeypatch, words, code, text):
@@ -117,6 +126,14 @@ def test_mistakes_are_one_line(run, tmp_path, monkeypatch, words, code, text):
     assert result.code == code and text in result.err, result.err
     assert result.err.count("\n") == 1 and result.out == ""
     assert not list(tmp_path.iterdir())
+
+
+def test_a_cfg_as_set_makes_it(run, tmp_path, monkeypatch):
+    """Drawn into the folder where one is."""
+    monkeypatch.chdir(tmp_path)
+    argv = ("graph", run.parent / "tiny.cfg", "--set=data.imgSize=8", "--set=conv1.filters=5")
+    assert call("show", *argv).out == "tiny.svg\n"
+    assert "8x8x5" in (tmp_path / "tiny.svg").read_text()
 
 
 def test_a_data_set_that_has_moved(run, tmp_path):
