@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import signal
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from convnet.cli import UsageError
 from convnet.engine import Clock
 from convnet.job import Job
 from convnet.layer import Variant
+from convnet.process import Process
 from convnet.work import chain, work
 from tests.tooling import ROOT, TINY, call, tiny
 
@@ -139,6 +141,18 @@ def test_a_process_that_dies_is_told(cfg):
         ours.process.kill()
         with pytest.raises(UsageError, match="the process of ours ended with -9: killed"):
             ours("warm")
+
+
+class Mask:
+    """What a process hears from its first moment on."""
+
+    def deaf(self):
+        return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_a_process_does_not_hear_ctrl_c_while_it_starts():
+    with Process("mask", Mask, 1, {}) as mask:
+        assert mask("deaf")
 
 
 def job(cfg, **more):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from convnet.loader import FEW, PIECE, BadImage, DataError, Loader, default_workers
+from tests.tooling import environment
 
 SHAPE = (3, 3, 2)
 
@@ -104,6 +105,29 @@ def test_workers_do_not_hear_ctrl_c(two):
     for process in two.processes:
         os.kill(process.pid, signal.SIGINT)
     assert len(collect(two.run(pieces(3)))) == 3
+
+
+FRESH = """
+import os
+import signal
+from convnet.loader import Loader
+from tests.test_loader import SHAPE, collect, pieces, view
+
+if __name__ == "__main__":
+    with Loader(view, SHAPE, 2) as loader:
+        for process in loader.processes:
+            os.kill(process.pid, signal.SIGINT)
+        print(len(collect(loader.run(pieces(3)))))
+"""
+
+
+def test_nor_while_they_start(tmp_path):
+    """Also the first process that is ever started: with it multiprocessing starts one of its own,
+    and lets go of all signals after that."""
+    (tmp_path / "script.py").write_text(FRESH)
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], env=environment(),
+                          capture_output=True, text=True, timeout=60)  # fmt: skip
+    assert (done.stdout, done.stderr) == ("3\n", "")
 
 
 def test_a_killed_worker_ends_the_run_at_once():
