@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convnet.loader import FEW, PIECE, BadImage, DataError, Loader, default_workers
+from convnet.loader import FEW, PATIENCE, PIECE, BadImage, DataError, Loader, default_workers
 from tests.tooling import environment
 
 SHAPE = (3, 3, 2)
@@ -139,7 +139,7 @@ def test_a_killed_worker_ends_the_run_at_once():
         started = time.monotonic()
         with pytest.raises(DataError, match=rf"pid {victim.pid}\) died: signal 9; out of memory"):
             collect(run)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < PATIENCE / 2
         assert not other.is_alive()
         with pytest.raises(DataError, match="the loader processes have ended"):
             collect(loader.run(pieces(1)))
@@ -155,7 +155,8 @@ def test_workers_end_with_a_loader_that_is_forgotten():
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no /dev/shm on this system")
 def test_no_shared_memory_has_a_name(two):
-    assert not list(Path("/dev/shm").glob("pym-*"))
+    """None of this process: others may be about to take theirs away."""
+    assert not list(Path("/dev/shm").glob(f"pym-{os.getpid()}-*"))
 
 
 def test_default_workers():
@@ -197,9 +198,9 @@ def test_workers_end_with_their_parent(tmp_path, how):
             os.killpg(parent.pid, how)  # as a terminal does: all of them
         else:
             parent.send_signal(how)
-        _, err = parent.communicate(timeout=10)
+        _, err = parent.communicate(timeout=60)
     assert len(pids) == 2 and err.count("Traceback") == (how == signal.SIGINT)
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while any(alive(pid) for pid in pids):
         assert time.monotonic() < end
         time.sleep(0.05)
