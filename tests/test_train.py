@@ -57,7 +57,7 @@ def copy(whole, folder, upto):
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".h5"}
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.h5"))}
 
 
 def kill_at(monkeypatch, step, number, what="batch", times=1):
