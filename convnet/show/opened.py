@@ -14,6 +14,7 @@ from convnet.net import Net
 from convnet.providers import BadImage, DataError, Provider
 from convnet.providers._decode import decode, pixels
 from convnet.results import lines_of
+from convnet.runfolder import last_written
 from convnet.work import needed
 
 NO_LOG = "no metrics.jsonl there; is it a run of tools/train.py?"
@@ -44,7 +45,7 @@ def folder_of(run: str) -> Path:
     found = [file for file in folder.glob("*/metrics.jsonl") if file.is_file()]
     if not path.is_dir() or not found:
         raise CheckpointError(f"{run}: {NO_LOG}")
-    return max(found, key=lambda file: file.stat().st_mtime).parent
+    return last_written(found).parent
 
 
 def metrics(folder: Path) -> Iterator[dict]:
