@@ -20,7 +20,7 @@ from pathlib import Path
 
 from engines import ENGINES
 
-from convnet.machine import cores
+from convnet.machine import threads
 
 BOTH = "ours", "torch"
 
@@ -36,7 +36,7 @@ def arguments():
     parser.add_argument("--minibatch", type=int, default=64, metavar="N", help="(default: 64)")
     parser.add_argument("--engine", choices=[*BOTH, "both"], default="both")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
-    parser.add_argument("--threads", type=int, default=cores(), metavar="N")
+    parser.add_argument("--threads", type=int, default=threads(), metavar="N")
     parser.add_argument("--limit", type=int, metavar="N",
                         help="images of an epoch and of a test, to try things out")  # fmt: skip
     parser.add_argument("--out", metavar="FILE.json", help="write all figures")

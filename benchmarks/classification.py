@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convnet import cli, machine, options
+from convnet import cli, machine, options, runfolder
 from convnet.cli import UsageError
 
 # Its map in front of the pyramid is 3x3, and what a view sees ends at the view's border.
@@ -99,7 +99,7 @@ class Bench:
 
     def probs(self, folder: Path, view: str) -> tuple[np.ndarray, np.ndarray]:
         """Labels and probabilities of the test images, by some views."""
-        newest = max(folder.glob("*.h5"), key=lambda path: path.stat().st_mtime)
+        newest = runfolder.newest(folder)
         path = folder / f"{newest.stem} {view}.csv"
         if not path.exists():
             given = f"--predictions={path}", "--minibatch=128"

@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from convnet.engine import Ours
-from convnet.machine import commit, cores
+from convnet.machine import commit, threads
 from convnet.providers import DataOptions, provider_class
 from convnet.source import Source
 
@@ -49,7 +49,7 @@ def arguments(argv: list[str] | None = None):
                         help="runs of each device (default: 3)")  # fmt: skip
     parser.add_argument("--windows", type=whole, default=6, metavar="N",
                         help="parts of the curve that are averaged (default: 6)")  # fmt: skip
-    parser.add_argument("--threads", type=whole, default=cores(), metavar="N")
+    parser.add_argument("--threads", type=whole, default=threads(), metavar="N")
     parser.add_argument("--json", metavar="FILE", help="write the loss of every step")
     args = parser.parse_args(argv)
     if args.seeds < 2:

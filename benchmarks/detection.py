@@ -271,7 +271,7 @@ def tell(args, seen, made, times) -> None:
              f"{sum(at[base].values()) / total:.1f}", f"{at[base]['conv'] / parts['conv']:.1f}",
              f"{most / multiply_adds(made[name][0], photo, count):.1f}", POSTER.get(name, "")]
         )  # fmt: skip
-    threads = args.threads or machine.cores()
+    threads = args.threads or machine.threads()
     print(f"{machine.describe()['cpu']}, {threads} threads, {args.device}; "
           f"commit {machine.commit()}")  # fmt: skip
     print(f"{args.layer_def}, {len(seen)} photos, the first {photo.width}x{photo.height}, "

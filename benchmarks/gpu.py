@@ -117,7 +117,7 @@ def main() -> None:
     """Measure and tell."""
     args = arguments()
     net = args.layer_def, args.layer_params, tuple(args.set), args.classes
-    job = Job(*net, batch=args.batch, threads=machine.cores(), device=args.device)
+    job = Job(*net, batch=args.batch, threads=machine.threads(), device=args.device)
     if not job.on_gpu:
         raise cli.UsageError(f"--device={args.device}: must be a GPU")
     graph = job.graph()

@@ -84,7 +84,8 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    rng, epochs, began = random.Random(args.seed), 2 + args.kills // 2, time.perf_counter()
+    epochs = max(8, 2 + args.kills // 2)  # so many that it does not end before it is killed
+    rng, began = random.Random(args.seed), time.perf_counter()
     kills = unreadable = torn = 0
     with tempfile.TemporaryDirectory() as temporary:
         folder, undisturbed = Path(temporary) / "killed", Path(temporary) / "undisturbed"

@@ -16,6 +16,7 @@ import time
 from statistics import median
 
 from convnet import benchtable, cli, machine, options
+from convnet.process import THREADS
 
 
 def arguments():
@@ -45,11 +46,12 @@ def step(args) -> None:
     print("trained", flush=True)
 
 
-def start(folder: str) -> dict:
+def start(folder: str, threads: int) -> dict:
     """Seconds until a new process says that it is ready, and that it has trained."""
     argv = [sys.executable, *sys.argv, "--step"]
     home = os.pathsep.join([str(machine.HOME), os.environ.get("PYTHONPATH", "")])
     env = {**os.environ, "NUMBA_CACHE_DIR": folder, "PYTHONPATH": home}
+    env |= dict.fromkeys(THREADS, str(threads))
     began, found = time.perf_counter(), {}
     with subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
@@ -69,7 +71,7 @@ def main() -> None:
     print(benchtable.where_line())
     print(benchtable.job_line(job, job.graph()))
     with tempfile.TemporaryDirectory() as folder:
-        starts = [start(folder) for _ in range(args.rounds + 1)]
+        starts = [start(folder, job.threads) for _ in range(args.rounds + 1)]
     second = {word: median(found[word] for found in starts[1:]) for word in starts[0]}
     for name, found in {"first": starts[0], "second": second}.items():
         print(f"{name:6} start: ready after {found['ready']:6.2f} s, "

@@ -90,7 +90,7 @@ def main() -> int:
     net, rng = Net(graph, args.device, args.seed), np.random.default_rng(args.seed)
     noise = [rng.integers(0, 256, (6, 8, 3), np.uint8) for _ in range(args.images)]
     images = [views.resize(small, *args.size) for small in noise]
-    threads = args.threads or machine.cores()
+    threads = args.threads or machine.threads()
     try:
         torch = engine_class("torch")(net, threads)
     except ImportError:

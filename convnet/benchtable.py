@@ -88,7 +88,7 @@ def job_of(args, mode: str, batch: int, device: str = "cpu") -> Job:
     if args.json:
         check_target(args.json, "--json")
     check_device(device)
-    threads = args.threads or machine.cores()
+    threads = args.threads or machine.threads()
     if threads > machine.cores():
         raise UsageError(f"--threads={threads}: this process may use {machine.cores()} cores")
     net = args.layer_def, args.layer_params, tuple(args.set), args.classes, args.size

@@ -17,6 +17,13 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def threads() -> int:
+    """The threads of a kernel unless somebody says: a core each, fewer by NUMBA_NUM_THREADS."""
+    import numba
+
+    return min(cores(), numba.config.NUMBA_NUM_THREADS)
+
+
 def describe() -> dict:
     """Processor, cores, system, Python, commit."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []

@@ -12,6 +12,7 @@ from typing import Any
 
 from convnet.cli import UsageError
 from convnet.device import DeviceError
+from convnet.loader import deaf
 
 THREADS = "NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
@@ -39,7 +40,7 @@ class Process:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(make, theirs), daemon=True)
-        with _variables({**dict.fromkeys(THREADS, str(threads)), **variables}):
+        with deaf(), _variables({**dict.fromkeys(THREADS, str(threads)), **variables}):
             self.process.start()
         theirs.close()
         self._answer()

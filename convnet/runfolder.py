@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,12 +44,21 @@ def find(path: str | Path) -> tuple[Checkpoint, Path, list[str]]:
     if not path.is_dir():
         return load(path), path, []
     runs = [path, *(folder for folder in path.iterdir() if folder.is_dir())]
-    runs = [(newest(folder).stat().st_mtime, folder) for folder in runs if newest(folder)]
-    if not runs:
+    found = [last for folder in runs if (last := newest(folder))]
+    if not found:
         begun = (path / "metrics.jsonl").exists()
         what = "tools/show.py curves has what it told" if begun else "train a net first"
         raise CheckpointError(f"{path}: no checkpoint in this folder; {what}")
-    return load_newest_good(max(runs)[1])
+    return load_newest_good(last_written(found).parent)
+
+
+def last_written(paths: Iterable[Path]) -> Path:
+    """The file, of some that are there, that was written last.
+
+    Within one step of the file system's clock, the one whose name is the last: of two runs the one
+    with the higher number.
+    """
+    return max(paths, key=lambda path: (path.stat().st_mtime_ns, path))
 
 
 def load_newest_good(folder: str | Path) -> tuple[Checkpoint, Path, list[str]]:

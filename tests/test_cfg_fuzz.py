@@ -3,14 +3,13 @@
 import random
 import re
 import resource
-import time
 from pathlib import Path
 
 from convnet.cfg import CfgError, load_text
 from convnet.registry import layer_class, types
 from convnet.source import Source
 
-SECONDS, CASES = 20, 5000
+CASES = 5000
 CONFIGS = Path(__file__).parent.parent / "layer_configs"
 NETS = [
     (load_text(path), load_text(path.with_name(f"{path.stem}-params.cfg")))
@@ -64,7 +63,7 @@ def spoil(r: random.Random, text: str) -> str:
 
 
 def test_spoiled_cfgs():
-    r, until, built, refused = random.Random(0), time.monotonic() + SECONDS, 0, 0
+    r, built, refused = random.Random(0), 0, 0
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for case in range(CASES):
         text, params = r.choice(NETS)
@@ -84,9 +83,7 @@ def test_spoiled_cfgs():
             assert note.startswith(("d.cfg", "p.cfg", "--set ")), (case, note)
             assert note.isprintable(), (case, note)
             assert len(note) < 600, (case, note)
-        if time.monotonic() > until:
-            break
-    assert built > case / 20, "too few are right: this tests little"
-    assert refused > case / 2
+    assert built > CASES / 20, "too few are right: this tests little"
+    assert refused > CASES / 2
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 100 << 10, "KiB"

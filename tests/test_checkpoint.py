@@ -259,11 +259,12 @@ for i in itertools.count(start):
 def test_kill_9(tmp_path):
     rng, start = random.Random(1), 0
     for _ in range(KILLS):
+        last, before = newest(tmp_path), len(checkpoints(tmp_path))
         command = [sys.executable, "-c", SAVE_FOR_EVER, str(tmp_path), str(start)]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as child:
             assert child.stdout.readline() == b"go\n"
             deadline = time.monotonic() + 30
-            while start == 0 and newest(tmp_path) is None and time.monotonic() < deadline:
+            while newest(tmp_path) == last and time.monotonic() < deadline:
                 time.sleep(0.001)
             time.sleep(rng.uniform(0, 0.1))
             child.kill()
@@ -272,13 +273,13 @@ def test_kill_9(tmp_path):
         i = got.meta["i"]
         assert notes == []
         assert path.name == name(i // 10, i % 10)
-        assert i >= start - 1
+        assert i >= start  # it did save in between
         assert all((a == i).all() for a in got.arrays["weights"].values())
         clean(tmp_path)
         assert all(p.suffix == ".h5" for p in tmp_path.iterdir())
-        assert len(checkpoints(tmp_path)) <= 4
+        # one that is killed before it could prune leaves all that there were, and its own
+        assert len(checkpoints(tmp_path)) <= (4 if i > start else before + 1)
         start = i + 1
-    assert start > KILLS  # it did save in between
 
 
 # damage

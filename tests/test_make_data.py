@@ -7,8 +7,8 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tarfile
-import time
 from pathlib import Path
 
 import h5py
@@ -20,7 +20,7 @@ from convnet import shards
 from convnet.providers import DataError, DataOptions, name_for, packed, provider_class
 from convnet.providers._pictures import has_no_classes
 from tests.test_ilsvrc import KIT, devkit, images
-from tests.tooling import call, command, environment, photos, tiny
+from tests.tooling import call, environment, later, photos, tiny
 
 
 @pytest.fixture(scope="module")
@@ -280,19 +280,38 @@ def big(folder):
     return folder
 
 
+KILLED = """
+import os
+import signal
+import sys
+from convnet import cli, shards
+from tools.make_data import main
+
+finish, made = shards._finish, []
+
+def killed(*args):
+    if made:
+        os.kill(os.getpid(), signal.SIGKILL)
+    made.append(finish(*args))
+
+shards._finish = killed
+sys.exit(cli.run(main))
+"""
+
+
 def test_it_goes_on_after_kill_9(tmp_path):
+    """In the middle of the second shard, whoever is quicker."""
     source, out = big(tmp_path / "photos"), tmp_path / "killed"
     pack(source, tmp_path / "undisturbed", "--shard-size=1")
-    argv = command("make_data", source, f"--out={out}", "--workers=1", "--shard-size=1")
-    process = subprocess.Popen(argv, env=environment(), stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline().startswith("train-00000.h5: ")
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    argv = [sys.executable, "-c", KILLED, source, f"--out={out}", "--workers=1", "--shard-size=1"]
+    done = subprocess.run(argv, env=environment(), capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (-signal.SIGKILL, "")
+    assert done.stdout.startswith("train-00000.h5: ") and len(list(out.glob(".*.part"))) == 1
     assert not (out / "index.json").exists()
     first = (out / "train-00000.h5").stat()
     with pytest.raises(DataError, match="not finished; the same command of"):
         open_(out)
-    time.sleep(0.01)
+    later(out)
     (out / ".1-00000000.part").write_bytes(b"what a killed process leaves")
     result = pack(source, out, "--shard-size=1")
     assert "train-00000.h5" not in result.out
@@ -318,8 +337,10 @@ def test_an_image_that_was_replaced_is_packed_again(tmp_path, monkeypatch, how):
         old.rename(tmp_path / "old.png")
         old.symlink_to(tmp_path / "old.png")
     given = tar(tmp_path / "photos.tar", folder) if how == "in a tar" else folder
+    later(tmp_path)
     pack(given, out)
     before = files(out)
+    later(tmp_path)
     if how == "written over":
         old.write_bytes(new.read_bytes())
     elif how == "an older file":
@@ -331,6 +352,7 @@ def test_an_image_that_was_replaced_is_packed_again(tmp_path, monkeypatch, how):
     else:
         old.write_bytes(new.read_bytes())
         tar(given, folder)
+    later(tmp_path)
     with monkeypatch.context() as m:  # killed at it: a set that is not finished, no damaged one
         m.setattr(shards, "_finish", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -356,7 +378,7 @@ def test_an_image_that_is_replaced_while_its_shard_is_written(tmp_path, monkeypa
         while late:  # of the first shard alone
             path = late.pop()
             path.write_bytes(path.read_bytes())
-        time.sleep(0.05)  # the shard is written later
+        later(folder)  # the shard is written later
         return finish(*args)
 
     monkeypatch.setattr(shards, "_finish", finished)
@@ -443,6 +465,7 @@ def test_bad_images(source, tmp_path):
     (folder / "bee" / "text.jpg").write_text("no image")
     raw = (folder / "ant" / "2.jpg").read_bytes()
     (folder / "ant" / "2.jpg").write_bytes(raw[: len(raw) // 2])
+    later(folder)
     stopped = pack(folder, tmp_path / "stopped", "--on-bad-image=stop", code=3)
     assert stopped.err.count("\n") == 1
     assert not list((tmp_path / "stopped").iterdir())

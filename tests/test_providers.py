@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from convnet import providers, views
+from convnet.loader import PATIENCE
 from convnet.providers import DataError, DataOptions, provider_class, stratified
 from convnet.unpickle import load
 
@@ -227,7 +228,7 @@ def test_a_killed_worker_is_a_data_error(tmp_path):
         started = time.monotonic()
         with pytest.raises(DataError, match=r"a loader process .* died: signal 9"):
             list(batches)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < PATIENCE / 2
 
 
 def test_training_crops_come_out_of_the_image(tmp_path):
@@ -407,12 +408,12 @@ def test_a_bad_image_is_named_once_and_left_out(zoo, name, capsys):
     list(open_("images", str(zoo.parent / "set"), 32, 3, workers=0).batches("train", 3))  # compiles
     bad = zoo.parent / "set" / "train" / "dog" / name
     bad.write_bytes(make())
-    started = time.monotonic()
+    started = time.thread_time()  # nobody else's work counts
     p = open_("images", str(zoo.parent / "set"), 32, 3, workers=0)
     for epoch in range(2):
         batches = list(p.batches("train", 3, epoch))
         assert sum(len(b.labels) for b in batches) == 6
-    assert time.monotonic() - started < 3
+    assert time.thread_time() - started < 3
     ((key, reason),) = p.bad.items()
     assert key == str(Path("train", "dog", name)) and why in reason and "\n" not in reason
     err = capsys.readouterr().err

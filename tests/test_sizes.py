@@ -195,7 +195,7 @@ def test_networks_whose_weights_mean_something_else(tmp_path, key, now):
     for folder, text in (big, TINY), (small, TINY.replace(key, now)):
         folder.mkdir()
         tiny(folder, text)
-    names = ",".join(str(next(folder.glob("*.cfg"))) for folder in (big, small))
+    names = ",".join(str(folder / "tiny.cfg") for folder in (big, small))
     done = call("train", f"--layer-def={names}", f"--save-path={tmp_path}/run")
     assert done.code == 2 and f"[spp] {now}" in done.err
     assert f"in the first network {key.split('=')[1]}" in done.err

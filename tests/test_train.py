@@ -26,7 +26,7 @@ from convnet.report import Report
 from convnet.schedule import schedule
 from convnet.sgd import Sgd
 from convnet.train import Run
-from tests.tooling import ROOT, call, command, commands, environment, metrics, photos, spawn, tiny
+from tests.tooling import ROOT, call, commands, environment, metrics, photos, spawn, tiny
 
 BATCHES = 6  # of an epoch of 1,437 digits, 256 at a time
 OPTIONS = ("--minibatch=256", "--epochs=2", "--test-freq=4", "--keep=99")
@@ -57,7 +57,7 @@ def copy(whole, folder, upto):
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".h5"}
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.h5"))}
 
 
 def kill_at(monkeypatch, step, number, what="batch", times=1):
@@ -262,17 +262,38 @@ def test_a_second_signal_stops_at_once(cfg, tmp_path, monkeypatch):
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+WAITS = """
+import sys
+from convnet import cli
+from convnet.report import Report
+from tools.train import main
+
+batch = Report.batch
+
+def told(self, *args):
+    batch(self, *args)
+    sys.stdin.read()
+
+Report.batch = told
+sys.exit(cli.run(main))
+"""
+
+
 def test_a_signal_to_the_tool(whole, cfg, tmp_path):
+    """From another process, for which it waits after the first batch: it may be the slower one."""
     folder = tmp_path / "run"
-    argv = command("train", f"--layer-def={cfg}", *OPTIONS, f"--save-path={folder}")
+    argv = [sys.executable, "-W", "error", "-c", WAITS, f"--layer-def={cfg}", *OPTIONS]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     with subprocess.Popen(
-        argv, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*argv, f"--save-path={folder}"], env=environment(), text=True, **pipes
     ) as process:
         for line in process.stdout:
             if line.startswith("1.1 "):
                 process.send_signal(signal.SIGTERM)
+                process.stdin.close()
         assert process.wait(60) == 143
         assert process.stderr.read().strip().startswith("stopping after this batch")
+    assert runfolder.newest(folder).name == "1.1.h5"
     assert call("train", f"--resume={folder}").code == 0
     assert (folder / "2.6.h5").read_bytes() == (whole / "2.6.h5").read_bytes()
 

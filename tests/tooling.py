@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
@@ -131,6 +132,17 @@ def spawn(tool: str, *argv, **more) -> Result:
         command(tool, *argv), env=environment(), capture_output=True, text=True, timeout=120, **more
     )
     return Result(done.returncode, done.stdout, done.stderr)
+
+
+def later(folder: Path) -> None:
+    """Wait until what is written there is younger than what is there: file systems count in steps,
+    some of milliseconds, some of two seconds."""
+    probe, times = folder / ".probe", set()
+    while len(times) < 2:
+        probe.write_bytes(b"")
+        times.add(probe.stat().st_mtime_ns)
+        time.sleep(0.0005)
+    probe.unlink()
 
 
 def tiny(folder: Path, text: str = TINY) -> Path:

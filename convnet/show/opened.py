@@ -15,6 +15,7 @@ from convnet.net import Net
 from convnet.providers import BadImage, DataError, Provider
 from convnet.providers._decode import decode, pixels
 from convnet.results import lines_of
+from convnet.runfolder import last_written
 from convnet.work import needed
 
 STRANGE = r'[/\\:*?"<>|\x00-\x1f]'  # what some system has in no name of a file
@@ -46,7 +47,7 @@ def folder_of(run: str) -> Path:
     found = [file for file in folder.glob("*/metrics.jsonl") if file.is_file()]
     if not path.is_dir() or not found:
         raise CheckpointError(f"{run}: {NO_LOG}")
-    return max(found, key=lambda file: file.stat().st_mtime).parent
+    return last_written(found).parent
 
 
 def metrics(folder: Path) -> Iterator[dict]:

@@ -198,16 +198,32 @@ def test_a_killed_run_loses_one_photo(made, tmp_path, step, watch, count):
         assert mean_of(done.out) == mean_of((made / "said").read_text())
 
 
+KILLED = """
+import os
+import signal
+import sys
+from convnet import cli
+from convnet.detect.finetune import Finetuning
+from tools.detect import main
+
+save = Finetuning.save
+
+def killed(self):
+    save(self)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+Finetuning.save = killed
+cli.run(main)
+"""
+
+
 def test_a_killed_fine_tuning_goes_on_to_the_same_weights(made, tmp_path):
+    """Killed after its first save, whoever is quicker."""
     work = copied(made, tmp_path / "w", "job.json", "proposals-grid", "maps")
-    process = subprocess.Popen(command("detect", "finetune", f"--work={work}"), env=environment(),
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-    end = time.monotonic() + 60
-    while not (work / "finetuning.h5").exists() and time.monotonic() < end:
-        time.sleep(0.002)
-    process.kill()
-    process.wait()
-    assert not (work / "finetuned.h5").exists()
+    argv = [sys.executable, "-c", KILLED, "finetune", f"--work={work}"]
+    done = subprocess.run(argv, env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert (work / "finetuning.h5").exists() and not (work / "finetuned.h5").exists()
     done = call("detect", "finetune", f"--work={work}")
     assert "going on after batch" in done.out
     assert not (work / "finetuning.h5").exists()

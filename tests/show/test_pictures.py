@@ -1,6 +1,7 @@
 """Curves, filters, predictions, confusion, activations, bins: their numbers, and the files."""
 
 import json
+import os
 import tracemalloc
 from xml.etree import ElementTree
 
@@ -9,8 +10,9 @@ import pytest
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
-from convnet import Net, geometry, scores
+from convnet import Net, geometry, runfolder, scores
 from convnet.cfg import parse
+from convnet.checkpoint import CheckpointError
 from convnet.graph import Graph
 from convnet.providers import DataOptions
 from convnet.providers.images import Images
@@ -70,6 +72,20 @@ def test_every_command_writes_a_picture(run, tmp_path, words, kind):
     result = call("show", *words, f"--out={out}")
     assert (result.code, result.out, result.err) == (0, f"{out}\n", "")
     assert shows(out)
+
+
+def test_the_newest_of_runs_of_one_moment(tmp_path):
+    """The steps of a file system's clock may be longer than a short run: the name decides."""
+    for name in "b_002", "a_009", "b_001":
+        (tmp_path / name).mkdir()
+        for file in "metrics.jsonl", "1.6.h5":
+            (tmp_path / name / file).touch()
+            os.utime(tmp_path / name / file, (1e9, 1e9))
+    assert opened.folder_of(tmp_path).name == "b_002"
+    with pytest.raises(CheckpointError, match=r"b_002: no good checkpoint"):
+        runfolder.find(tmp_path)
+    os.utime(tmp_path / "a_009" / "metrics.jsonl", ns=(10**18 + 1, 10**18 + 1))
+    assert opened.folder_of(tmp_path).name == "a_009"
 
 
 def test_where_pictures_go(run):
