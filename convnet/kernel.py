@@ -21,6 +21,7 @@ import inspect
 import re
 import threading
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import numba
@@ -181,12 +182,15 @@ def forgive(cache_file) -> None:
 
 @functools.cache
 def stamps(path: Path) -> frozenset:
-    """Name, time and size of each file that the kernels in this one are compiled from."""
-    helpers = r"^from (layers\._\w+|convnet\.kernel|convnet\.prange) import"
-    names = re.findall(helpers, path.read_text(encoding="utf-8"), re.MULTILINE)
+    """Name and SHA-256 of each file that the kernels in this one are compiled from.
+
+    Not their times: of two versions some installers give all files the same.
+    """
+    text = path.read_bytes()
+    helpers = rb"^from (layers\._\w+|convnet\.kernel|convnet\.prange) import"
+    names = map(bytes.decode, re.findall(helpers, text, re.MULTILINE))
     files = [HOME.joinpath(*name.split(".")).with_suffix(".py") for name in names]
-    stat = path.stat()
-    return frozenset({(path.name, stat.st_mtime, stat.st_size)}).union(*map(stamps, files))
+    return frozenset({(path.name, sha256(text).digest())}).union(*map(stamps, files))
 
 
 def shared(body: Callable) -> Callable:
