@@ -26,7 +26,7 @@ class _Dtype:
     def __init__(self, kind: str | bytes, *_):
         kind = kind.decode("latin-1") if isinstance(kind, bytes) else kind
         if not isinstance(kind, str) or not re.fullmatch(r"[<>|=]?([iu][1248]|f[248])", kind):
-            raise Refused(f"an array of type {kind!s:.20}, not of plain numbers")
+            raise Refused(f"an array of type {text(kind):.20}, not of plain numbers")
         self.kind, self.order = kind.lstrip("<>|="), "|"
 
     def __setstate__(self, state: tuple):
@@ -151,5 +151,7 @@ def _plain(found: Any) -> Any:
 
 
 def text(value: Any) -> str:
-    """A word of the file as text."""
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    """A word of the file as text; what is none by its type: a list in lists may be endless."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return str(value) if isinstance(value, str | int | float | None) else type(value).__name__

@@ -132,7 +132,7 @@ def _layer(name: str, kind: str, layer: dict, weights: list[np.ndarray]) -> Laye
 def _maps(w: np.ndarray, F: Any) -> np.ndarray:
     """The weights of a convolution, (out, in, rows, columns). Refused where they are none."""
     if type(F) is not int or F < 1 or len(w) % (F * F):
-        raise Refused(f"has {len(w)} rows of weights for filterSize={F!s:.20}")
+        raise Refused(f"has {len(w)} rows of weights for filterSize={text(F):.20}")
     return w.T.reshape(w.shape[1], len(w) // (F * F), F, F)
 
 

@@ -157,30 +157,40 @@ def _state_dict(content: Any) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise Refused(f"holds a {type(content).__name__}, not a state dict")
     named = _named(content)
-    found = _state_dicts(named)
+    found = _state_dicts(content, set())
     if len(found) == 1:
-        return found.popitem()[1]
+        return found[0][1]
     if found:
-        raise Refused(f"holds {len(found)} state dicts, {_listed([*found])}; save one by itself")
+        told = _listed([path for path, _ in found])
+        raise Refused(f"holds {len(found)} state dicts, {told}; save one by itself")
     inside = named.get("state_dict")
     there = _listed([*(_named(inside) if isinstance(inside, dict) else named)])
     raise Refused(f"holds no weights of layers, as features.0.weight, but {there}")
 
 
-def _state_dicts(named: dict[str, Any], deep: int = 3) -> dict[str, dict[str, Any]]:
-    """What may be meant, by the keys that lead there; one only where the names say which."""
-    inside = {name: _named(value) for name, value in named.items() if isinstance(value, dict)}
-    inside = {name: _state_dicts(value, deep - 1) for name, value in inside.items() if deep}
+def _state_dicts(content: Any, seen: set, deep: int = 3) -> list[tuple[str, dict[str, Any]]]:
+    """What may be meant, and the keys that lead there; one only where the names say which.
+
+    seen: (id, deep) of the dicts looked at, as a small pickle may have one in a million places.
+    """
+    if not isinstance(content, dict) or deep < 0 or (id(content), deep) in seen:
+        return []
+    seen.add((id(content), deep))
+    named = _named(content)
     for word in ("state_dict", "model"):
-        if inside.get(word):
-            return inside[word]
+        if found := _state_dicts(named.get(word), seen, deep - 1):
+            return [(_path(word, path), one) for path, one in found]
     if _has_weights(named):
-        return {"": named}
-    return {
-        f"{name}.{key}".rstrip("."): one
-        for name, found in inside.items()
-        for key, one in found.items()
-    }
+        return [("", named)]
+    found = []
+    for name, value in named.items():
+        found += [(_path(name, p), one) for p, one in _state_dicts(value, seen, deep - 1)]
+    return found
+
+
+def _path(name: str, behind: str) -> str:
+    """The keys that lead somewhere, which may be long."""
+    return f"{name:.40}.{behind}".rstrip(".")
 
 
 def _has_weights(named: dict[str, Any]) -> bool:

@@ -166,6 +166,7 @@ def test_a_state_dict(tmp_path):
         lambda state: {**state, "ema": {"x.weight": state["conv1.bias"]}},
         lambda state: {"checkpoint": {"state_dict": state}, "epoch": 3},
         lambda state: {"state_dict": {"model": state}},
+        lambda state: {"last": state, "best": state},
     ],
 )
 def test_a_state_dict_in_a_dict(tmp_path, within):
@@ -176,7 +177,7 @@ def test_a_state_dict_in_a_dict(tmp_path, within):
 @pytest.mark.parametrize(
     "within,why",
     [
-        (lambda state: {"G": state, "D": state, "n": 1}, "holds 2 state dicts, G, D; save one by"),
+        (lambda state: {"G": state, "D": {**state}}, "holds 2 state dicts, G, D; save one by"),
         (lambda state: {"epoch": 3, "net": [state]}, "as features.0.weight, but epoch, net"),
         (lambda state: {"state_dict": {"W": state["a.weight"]}}, "as features.0.weight, but W"),
         (lambda state: {f"k{i}": i for i in range(9)}, "but k0, k1, k2, k3, k4, k5 and 3 more"),
@@ -419,6 +420,29 @@ def test_the_reader_of_data_sets_still_refuses(tmp_path):
 
 
 FOUR = np.ones(4, np.float32)
+
+
+def nested(leaf, wide: int, deep: int, join):
+    """A thing that small pickles have in wide ** deep places."""
+    for _ in range(deep):
+        leaf = join([leaf] * wide)
+    return leaf
+
+
+@pytest.mark.parametrize(
+    "content,why",
+    [
+        (nested({"a": 1}, 400, 4, lambda inner: {f"k{i}": one for i, one in enumerate(inner)}),
+         "holds no weights of layers"),
+        ({"model_state": {"layers": [{"name": nested([], 2, 60, list), "weights": [1]}]}},
+         "list: of type=None, has weights that are no matrix"),
+    ],
+)  # fmt: skip
+def test_a_small_pickle_of_endless_content(tmp_path, content, why):
+    """Dicts and lists in many places are looked at once; this would take hours, and all memory."""
+    data = pickle.dumps(content, 2)
+    with pytest.raises(WeightsError, match=why):
+        found(tmp_path, data if "model_state" in content else files.torch_zip(data))
 
 
 @pytest.mark.parametrize(
