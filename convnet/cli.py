@@ -64,8 +64,11 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (--help lists all options)\n")
 
 
-def run(main: Callable[[], int | None]) -> None:
-    """Run a tool; exit with 0, or 2 usage, 3 data, 4 diverged, 5 checkpoint, 6 device or memory."""
+def run(main: Callable[[], int | None], less: str = "") -> None:
+    """Run a tool; exit with 0, or 2 usage, 3 data, 4 diverged, 5 checkpoint, 6 device or memory.
+
+    less: its option that takes less memory where it is smaller.
+    """
     try:
         code = main() or 0
         sys.stdout.flush()
@@ -76,8 +79,8 @@ def run(main: Callable[[], int | None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     except MemoryError as e:
-        print(f"out of memory: {e or 'no more of it'}; a smaller --minibatch takes less",
-              file=sys.stderr)  # fmt: skip
+        why = f": {e}" if str(e) else ""  # Pillow's has no text
+        print(f"out of memory{why}{less and f'; a smaller {less} takes less'}", file=sys.stderr)
         code = 6
     except Exception as e:
         code = next((EXITS[c.__name__] for c in type(e).__mro__ if c.__name__ in EXITS), None)

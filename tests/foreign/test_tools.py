@@ -253,3 +253,10 @@ def test_an_export_that_cannot_be(net, monkeypatch):
     with pytest.raises(UsageError, match="ONNX holds 2 GB"):
         onnx.model(Net.from_checkpoint("net.h5"), ["conv1"])
     assert not net.with_name("a").exists()
+
+
+def test_a_model_that_is_too_large_is_told_before_it_is_made(net, monkeypatch):
+    """Where the mean alone of such images is more than a model holds, it is not warped to them."""
+    monkeypatch.setattr(onnx, "warp_mean", None)
+    told = refused("export", "net.h5", "--onnx=a", "--size=30000", code=2)
+    assert told == "the model for images of 30000x30000x3 would be 10.8 GB; ONNX holds 2 GB"
