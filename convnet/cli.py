@@ -4,7 +4,7 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 EXITS = {"CfgError": 2, "UsageError": 2, "DataError": 3, "Diverged": 4, "CheckpointError": 5,
@@ -15,14 +15,18 @@ class UsageError(Exception):
     """An option cannot be as it is; one line that says why."""
 
 
-def check_target(path: str, option: str, *reads: str | Path) -> None:
+def check_target(path: str, option: str, *reads: str | Path, kinds: Sequence[str] = ()) -> None:
     """Before the work is done: UsageError where a file for its result could not be written.
 
     reads: files that the work is done from. It takes the place of none of these, nor of any
-    checkpoint.
+    checkpoint. kinds: what it may end in, so that none of another kind is taken for it.
     """
     from convnet.checkpoint import is_one
 
+    if kinds and Path(path).suffix not in kinds:
+        *most, last = kinds
+        ends = f"{', '.join(most)} or {last}" if most else last
+        raise UsageError(f"{option}={path}: must end in {ends}")
     if Path(path).is_dir():
         raise UsageError(f"{option}={path}: is a folder; name a file")
     if not Path(path).parent.is_dir():

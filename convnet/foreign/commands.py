@@ -27,7 +27,7 @@ def bring(args) -> int:
     if not args.layer_def:
         raise UsageError("--layer-def=FILE.cfg is needed: the net that the weights go into")
     if args.out:
-        check_target(args.out, "--out", args.file)
+        check_target(args.out, "--out", args.file, kinds=(".h5",))
         if Path(args.out).exists():
             raise UsageError(f"--out={args.out}: is there already; name another file")
     by_hand = _by_hand(args.map)
@@ -161,9 +161,7 @@ def send(args) -> int:
     saved, path = given.found(args.checkpoint)
     for option in ("onnx", "safetensors"):
         if name := getattr(args, option):
-            check_target(name, f"--{option}", path)
-    if args.onnx and args.safetensors and _same(args.onnx, args.safetensors):
-        raise UsageError(f"--safetensors={args.safetensors}: is where --onnx goes; name another")
+            check_target(name, f"--{option}", path, kinds=(f".{option}",))
     net = given.net_of(saved, path, "cpu")
     if args.onnx:
         _send_onnx(args, net, path)
@@ -172,10 +170,6 @@ def send(args) -> int:
         _write(args.safetensors, "--safetensors", safetensors.of(layers))
         print(f"{args.safetensors}: {given.count(len(layers.layers), 'layer')} with weights")
     return 0
-
-
-def _same(one: str, other: str) -> bool:
-    return Path(one).resolve() == Path(other).resolve()
 
 
 def _send_onnx(args, net: Net, path: Path) -> None:
