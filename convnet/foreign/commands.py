@@ -1,5 +1,6 @@
 """What tools/import.py and tools/export.py do once their arguments are read."""
 
+import contextlib
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -55,8 +56,14 @@ def bring(args) -> int:
             "written. --partial leaves such layers as they are initialised"
         )
     net.classes, net.mean = classes, mean
+    whole = _checkpoint(net, source, found, provider)
     name = args.out or given.new_folder(None, args.layer_def) / runfolder.name(1, 0)
-    checkpoint.save(name, _checkpoint(net, source, found, provider))
+    try:
+        checkpoint.save(name, whole)
+    finally:
+        if not args.out:
+            with contextlib.suppress(OSError):  # it is empty only where nothing was saved
+                name.parent.rmdir()
     print(f"{name}: {given.count(len(classes), 'class', 'es')}, the mean is {_said(mean)}")
     return 0
 

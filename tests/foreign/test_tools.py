@@ -1,5 +1,8 @@
 """tools/import.py, tools/export.py and train.py --init-from, from file to file."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 
@@ -128,6 +131,17 @@ def test_an_import_that_cannot_be(here, more, code, why):
     assert why in refused("import", "net.pth", "--layer-def=tiny.cfg", "--out=x.h5", *more,
                           code=code)  # fmt: skip
     assert {path.name: path.read_bytes() for path in here.iterdir()} == before
+
+
+def test_a_full_disk_leaves_no_folder(here, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as m:
+        m.setattr(os, "fsync", full)
+        assert "not saved" in refused("import", "net.pth", "--layer-def=tiny.cfg")
+    assert not [*(here / "runs").iterdir()]
+    assert "runs/tiny_001/1.0.h5: 10" in ok("import", "net.pth", "--layer-def=tiny.cfg")
 
 
 def test_partial(here):
