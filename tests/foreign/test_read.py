@@ -387,7 +387,11 @@ def bomb() -> bytes:
     [
         (b"", "is empty"),
         (bomb(), "is a zip file of 9,[0-9]+ bytes that would become 10,000,000"),
-        (b"just text, no weights\n", "can be a run or checkpoint of convnet, Caffe's"),
+        (b"just text, no weights\n", "file: is of no known format; can be a run or checkpoint of "),
+        (b"\x08\x07\x12\x07pytorch", "is of no known format"),  # so an .onnx begins
+        (b"class,error\ncat,0.5\n", "is of no known format"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(90), "is of no known format"),
+        (files.caffemodel(LAYERS)[:99], "read as a .caffemodel it ends too early; can be a run"),
         (b"\x89PNG\r\n\x1a\n" + bytes(50), "can be a run or checkpoint of convnet, Caffe's"),
         (bytes(64), "can be a run or checkpoint"),
         (b"PK\x03\x04" + bytes(60), "is a damaged zip file, or one of a kind that is not read"),
@@ -403,6 +407,12 @@ def bomb() -> bytes:
 def test_files_that_are_none(tmp_path, data, why):
     with pytest.raises(WeightsError, match=why):
         found(tmp_path, data)
+
+
+def test_a_caffemodel_by_its_name(tmp_path):
+    (tmp_path / "net.caffemodel").write_bytes(b"just text")
+    with pytest.raises(WeightsError, match=r"read as a \.caffemodel it ends too early"):
+        read.read(tmp_path / "net.caffemodel")
 
 
 def test_files_that_are_not_there(tmp_path):
