@@ -3,7 +3,8 @@
 A pickle is a program. Here it may name a few things only, and even those are stand-ins that do no
 more than note what they were given: NumPy's array, its dtype, the function that makes an empty
 array, and the one that turns text back into bytes. Everything else, and object arrays, is refused.
-Readers of other formats add stand-ins of their own (convnet/foreign/).
+Readers of other formats add stand-ins of their own (convnet/foreign/); Nothing is one for what they
+do not need.
 """
 
 import io
@@ -79,6 +80,34 @@ ARRAYS = {
     ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
     ("_codecs", "encode"): _encode,
 }
+
+
+class Nothing:
+    """What stands for an object that is not read: it takes anything and keeps nothing.
+
+    of: the name in the pickle that it stands for, where a reader tells of it.
+    """
+
+    __slots__ = ()
+    of = ""
+
+    def __init__(self, *_, **__):
+        pass
+
+    def __setstate__(self, state: Any):
+        pass
+
+    def __setitem__(self, key: Any, value: Any):
+        pass
+
+    def append(self, value: Any) -> None:
+        pass
+
+    def extend(self, values: Any) -> None:
+        pass
+
+    def add(self, value: Any) -> None:
+        pass
 
 
 class Unpickler(pickle.Unpickler):
