@@ -28,6 +28,7 @@ BLOCK = 512  # bytes in front of the HDF5 part; the last 8 are the CRC32 of the 
 TABLE = 1 << 24  # most bytes of JSON; what grows for ever belongs into an array
 REST = 1 << 25  # most bytes of HDF5's own
 DTYPES = ("<f2", "<f4", "<f8", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8")
+WEIGHTS = ".caffemodel", ".pth", ".pt", ".safetensors"  # what files of other programs end in
 KINDS = {
     b"\x89HDF": "an HDF5 file, but no checkpoint of convnet",
     b"PK": "a zip file (.npz, .pth?), no checkpoint of convnet",
@@ -133,11 +134,18 @@ def load(path: str | Path) -> Checkpoint:
     except CheckpointError as e:
         raise CheckpointError(f"{path}: {e}") from None
     except (ValueError, OverflowError, RecursionError) as e:
-        raise DamagedError(f"{path}: {e}; use an older checkpoint") from None
+        raise DamagedError(f"{path}: {e}; {_advice(path)}") from None
     except OSError as e:
         raise CheckpointError(f"{path}: cannot be read, {e.strerror}") from None
     except MemoryError as e:
         raise CheckpointError(f"{path}: does not fit into memory, {e}") from None
+
+
+def _advice(path: Path) -> str:
+    """What may help with a file that is no good checkpoint; by its name, as it may be damaged."""
+    if path.suffix in WEIGHTS:
+        return "tools/import.py makes a checkpoint of weights of other programs"
+    return "use an older checkpoint"
 
 
 def _read(file: BinaryIO) -> Checkpoint:

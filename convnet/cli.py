@@ -5,7 +5,7 @@ import errno
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 EXITS = {"CfgError": 2, "UsageError": 2, "DataError": 3, "Diverged": 4, "CheckpointError": 5,
@@ -20,14 +20,18 @@ class UsageError(Exception):
     """An option cannot be as it is; one line that says why."""
 
 
-def check_target(path: str, option: str, *reads: str | Path) -> None:
+def check_target(path: str, option: str, *reads: str | Path, kinds: Sequence[str] = ()) -> None:
     """Before the work is done: UsageError where a file for its result could not be written.
 
     reads: files that the work is done from. It takes the place of none of these, nor of any
-    checkpoint.
+    checkpoint. kinds: what it may end in, so that none of another kind is taken for it.
     """
     from convnet.checkpoint import is_one
 
+    if kinds and Path(path).suffix not in kinds:
+        *most, last = kinds
+        ends = f"{', '.join(most)} or {last}" if most else last
+        raise UsageError(f"{option}={path}: must end in {ends}")
     if Path(path).is_dir():
         raise UsageError(f"{option}={path}: is a folder; name a file")
     if not Path(path).parent.is_dir():
@@ -76,8 +80,11 @@ def _of_the_system(e: Exception) -> Exception:
     return UsageError(f"{e.filename}: " * bool(e.filename) + e.strerror.lower())
 
 
-def run(main: Callable[[], int | None]) -> None:
-    """Run a tool; exit with 0, or 2 usage, 3 data, 4 diverged, 5 checkpoint, 6 device or memory."""
+def run(main: Callable[[], int | None], less: str = "") -> None:
+    """Run a tool; exit with 0, or 2 usage, 3 data, 4 diverged, 5 checkpoint, 6 device or memory.
+
+    less: its option that takes less memory where it is smaller.
+    """
     if getattr(sys.stdout, "errors", "") == "strict":  # names of files may be anything
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -90,8 +97,8 @@ def run(main: Callable[[], int | None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     except MemoryError as e:
-        print(f"out of memory: {e or 'no more of it'}; a smaller --minibatch takes less",
-              file=sys.stderr)  # fmt: skip
+        why = f": {e}" if str(e) else ""  # Pillow's has no text
+        print(f"out of memory{why}{less and f'; a smaller {less} takes less'}", file=sys.stderr)
         code = 6
     except Exception as e:
         e = _of_the_system(e)

@@ -1,9 +1,10 @@
 """What the arguments of a tool name: cfgs, checkpoints, data, the folder of a run."""
 
 import copy
+import itertools
+import os
 import sys
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,7 +107,7 @@ def changes_of(meta: dict) -> list[str]:
     legs = [*({**meta, **then} for then in meta.get("earlier", [])), meta]
     told = [(leg["step"], words_of(leg), _rates_in(leg)) for leg in legs]
     found = []
-    for (step, old, old_rates), (_, new, rates) in pairwise(told):
+    for (step, old, old_rates), (_, new, rates) in itertools.pairwise(told):
         names = {word.partition("=")[0] for word in new}
         words = [word for word in new if word not in old]
         words += [f"without {word}" for word in old if word.partition("=")[0] not in names]
@@ -219,15 +220,22 @@ def new_folder(wanted: str | None, def_name: str) -> Path:
                 f"--save-path={wanted} holds a run already: --resume={wanted} goes on with it, "
                 "another folder begins a new one"
             )
-    else:
-        stem, n = Path(def_name).stem, 1
-        while (folder := Path("runs") / f"{stem}_{n:03d}").exists():
-            n += 1
+        _made(folder, old_too=True)
+        return folder
+    stem = Path(def_name).stem
+    folders = (Path("runs") / f"{stem}_{n:03d}" for n in itertools.count(1))
+    return next(folder for folder in folders if _made(folder))
+
+
+def _made(folder: Path, old_too: bool = False) -> bool:
+    """Make a folder; False where it is there, perhaps since an instant ago of another run."""
     try:
-        folder.mkdir(parents=True, exist_ok=bool(wanted))
+        folder.mkdir(parents=True, exist_ok=old_too)
     except OSError as e:
+        if isinstance(e, FileExistsError) and not old_too and os.path.lexists(folder):
+            return False
         raise CheckpointError(f"{folder}: cannot be made, {e.strerror.lower()}") from None
-    return folder
+    return True
 
 
 def data_of(args, run: Trained) -> Provider:

@@ -3,7 +3,8 @@
 A pickle is a program. Here it may name a few things only, and even those are stand-ins that do no
 more than note what they were given: NumPy's array, its dtype, the function that makes an empty
 array, and the one that turns text back into bytes. Everything else, and object arrays, is refused.
-Readers of other formats add stand-ins of their own (convnet/foreign/).
+Readers of other formats add stand-ins of their own (convnet/foreign/); Nothing is one for what they
+do not need.
 """
 
 import io
@@ -26,7 +27,7 @@ class _Dtype:
     def __init__(self, kind: str | bytes, *_):
         kind = kind.decode("latin-1") if isinstance(kind, bytes) else kind
         if not isinstance(kind, str) or not re.fullmatch(r"[<>|=]?([iu][1248]|f[248])", kind):
-            raise Refused(f"an array of type {kind!s:.20}, not of plain numbers")
+            raise Refused(f"an array of type {text(kind):.20}, not of plain numbers")
         self.kind, self.order = kind.lstrip("<>|="), "|"
 
     def __setstate__(self, state: tuple):
@@ -79,6 +80,34 @@ ARRAYS = {
     ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
     ("_codecs", "encode"): _encode,
 }
+
+
+class Nothing:
+    """What stands for an object that is not read: it takes anything and keeps nothing.
+
+    of: the name in the pickle that it stands for, where a reader tells of it.
+    """
+
+    __slots__ = ()
+    of = ""
+
+    def __init__(self, *_, **__):
+        pass
+
+    def __setstate__(self, state: Any):
+        pass
+
+    def __setitem__(self, key: Any, value: Any):
+        pass
+
+    def append(self, value: Any) -> None:
+        pass
+
+    def extend(self, values: Any) -> None:
+        pass
+
+    def add(self, value: Any) -> None:
+        pass
 
 
 class Unpickler(pickle.Unpickler):
@@ -151,5 +180,7 @@ def _plain(found: Any) -> Any:
 
 
 def text(value: Any) -> str:
-    """A word of the file as text."""
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    """A word of the file as text; what is none by its type: a list in lists may be endless."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return str(value) if isinstance(value, str | int | float | None) else type(value).__name__

@@ -382,6 +382,13 @@ def test_other_files(tmp_path, data, words):
         load(tmp_path / "1.0.h5")
 
 
+def test_weights_of_other_programs(tmp_path):
+    for kind in "pth", "safetensors", "caffemodel":
+        (tmp_path / f"a.{kind}").write_bytes(zip_bytes())
+        with pytest.raises(DamagedError, match=r"; tools/import\.py makes a checkpoint of weights"):
+            load(tmp_path / f"a.{kind}")
+
+
 def test_no_file(tmp_path):
     with pytest.raises(CheckpointError, match="No such file"):
         load(tmp_path / "1.0.h5")

@@ -535,3 +535,27 @@ def test_grey_and_odd_images(cfg, tmp_path):
     result = call("train", f"--layer-def={cfg}", f"--data-path={data}", *QUICK, "--workers=0",
                   f"--save-path={tmp_path / 'run'}")  # fmt: skip
     assert (result.code, result.err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "error,less,told",
+    [
+        (MemoryError(), "", "out of memory"),
+        (MemoryError("4 GB"), "--size", "out of memory: 4 GB; a smaller --size takes less"),
+    ],
+)
+def test_out_of_memory(capsys, error, less, told):
+    """The reason where there is one, and an option that the tool has."""
+
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit, match="6"):
+        cli.run(main, less)
+    assert capsys.readouterr().err == f"{told}\n"
+
+
+def test_the_option_that_takes_less_memory_is_one_of_the_tool():
+    for path in [*(ROOT / "tools").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]:
+        for option in re.findall(r'cli\.run\(main, "(.*)"\)', path.read_text()):
+            assert f'"{option}"' in path.read_text().partition("cli.run(")[0]

@@ -9,14 +9,16 @@ import signal
 import subprocess
 import sys
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
 
-from convnet import cli, files, gradcheck, runfolder
-from convnet.checkpoint import load
+from convnet import cli, files, given, gradcheck, runfolder
+from convnet.checkpoint import CheckpointError, load
 from convnet.engine import Ours
 from convnet.loader import DataError
 from convnet.net import Net
@@ -563,3 +565,18 @@ def test_a_net_of_which_nothing_learns(tmp_path):
     assert np.isfinite(Ours(net, numba.get_num_threads()).train(images, np.arange(4)))
     for name, w in net.own_weights().items():
         np.testing.assert_array_equal(w, before[name], name)
+
+
+def test_runs_that_begin_at_one_instant_have_folders_of_their_own(tmp_path, monkeypatch):
+    """Also beside a link that leads nowhere; what cannot be made is told."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "a_002").symlink_to("gone")
+    with ThreadPoolExecutor(8) as pool:
+        folders = [*pool.map(lambda _: given.new_folder(None, "x/a.cfg"), range(40))]
+    assert len({*folders}) == 40 and Path("runs/a_002") not in folders
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir("other")
+    Path("runs").symlink_to("gone")
+    with pytest.raises(CheckpointError, match="runs/a_001: cannot be made, "):
+        given.new_folder(None, "a.cfg")

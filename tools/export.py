@@ -21,7 +21,9 @@ def arguments():
         metavar="CHECKPOINT",
         help="a .h5 file, or a folder: the newest in it (default: runs)",
     )
-    parser.add_argument("--onnx", type=options.text, metavar="FILE", help="write an ONNX model")
+    parser.add_argument(
+        "--onnx", type=options.text, metavar="FILE.onnx", help="write an ONNX model"
+    )
     parser.add_argument(
         "--layer",
         type=options.text,
@@ -39,7 +41,7 @@ def arguments():
     parser.add_argument(
         "--safetensors",
         type=options.text,
-        metavar="FILE",
+        metavar="FILE.safetensors",
         help="write the weights as PyTorch has them: conv1.weight (out, in, rows, columns)",
     )
     return parser.parse_args()
@@ -54,4 +56,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, "--size")

@@ -21,7 +21,11 @@ def first_weights(net: Net, name: str) -> Match:
 
 
 def fill(net: Net, found: Found, by_hand: dict[str, str] | None = None) -> Match:
-    """The same of what is found in a file, or what of it --map names."""
+    """Fill the layers of a net from what a file holds, and print which these are.
+
+    by_hand: {layer of ours: layer of the file} that --map says; the rest is matched as without it.
+    Raises WeightsError.
+    """
     made = match(net.graph, found, by_hand)
     for note in [*found.notes, *(f"{lost}; left out" for lost in found.lost)]:
         print(f"note: {found.path}: {printable(note)}")

@@ -1,5 +1,6 @@
 """What tools/import.py and tools/export.py do once their arguments are read."""
 
+import contextlib
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def bring(args) -> int:
     if not args.layer_def:
         raise UsageError("--layer-def=FILE.cfg is needed: the net that the weights go into")
     if args.out:
-        check_target(args.out, "--out", args.file)
+        check_target(args.out, "--out", args.file, kinds=(".h5",))
         if Path(args.out).exists():
             raise UsageError(f"--out={args.out}: is there already; name another file")
     by_hand = _by_hand(args.map)
@@ -55,8 +56,14 @@ def bring(args) -> int:
             "written. --partial leaves such layers as they are initialised"
         )
     net.classes, net.mean = classes, mean
+    whole = _checkpoint(net, source, found, provider)
     name = args.out or given.new_folder(None, args.layer_def) / runfolder.name(1, 0)
-    checkpoint.save(name, _checkpoint(net, source, found, provider))
+    try:
+        checkpoint.save(name, whole)
+    finally:
+        if not args.out:
+            with contextlib.suppress(OSError):  # it is empty only where nothing was saved
+                name.parent.rmdir()
     print(f"{name}: {given.count(len(classes), 'class', 'es')}, the mean is {_said(mean)}")
     return 0
 
@@ -161,9 +168,7 @@ def send(args) -> int:
     saved, path = given.found(args.checkpoint)
     for option in ("onnx", "safetensors"):
         if name := getattr(args, option):
-            check_target(name, f"--{option}", path)
-    if args.onnx and args.safetensors and _same(args.onnx, args.safetensors):
-        raise UsageError(f"--safetensors={args.safetensors}: is where --onnx goes; name another")
+            check_target(name, f"--{option}", path, kinds=(f".{option}",))
     net = given.net_of(saved, path, "cpu")
     if args.onnx:
         _send_onnx(args, net, path)
@@ -172,10 +177,6 @@ def send(args) -> int:
         _write(args.safetensors, "--safetensors", safetensors.of(layers))
         print(f"{args.safetensors}: {given.count(len(layers.layers), 'layer')} with weights")
     return 0
-
-
-def _same(one: str, other: str) -> bool:
-    return Path(one).resolve() == Path(other).resolve()
 
 
 def _send_onnx(args, net: Net, path: Path) -> None:

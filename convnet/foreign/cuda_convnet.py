@@ -18,26 +18,7 @@ import numpy as np
 
 from convnet.foreign.found import Found, Layer, floats
 from convnet.refused import Refused, shaped
-from convnet.unpickle import ARRAYS, Array, Unpickler, text, why
-
-
-class _Nothing:
-    """What stands for an object of the program: it takes anything and keeps nothing."""
-
-    def __init__(self, *_, **__):
-        pass
-
-    def __setstate__(self, state: Any):
-        pass
-
-    def __setitem__(self, key: Any, value: Any):
-        pass
-
-    def append(self, value: Any) -> None:
-        pass
-
-    def extend(self, values: Any) -> None:
-        pass
+from convnet.unpickle import ARRAYS, Array, Nothing, Unpickler, text, why
 
 
 class _Known(dict):
@@ -49,16 +30,16 @@ class _Known(dict):
         return super().__contains__(name) or bool(self.own.fullmatch(name[0]))
 
     def __missing__(self, name: Any) -> type:
-        return _Nothing
+        return Nothing
 
 
 KNOWN = _Known({
     **ARRAYS,
-    ("numpy.core.multiarray", "scalar"): _Nothing,
-    ("copy_reg", "_reconstructor"): _Nothing,
-    ("copyreg", "_reconstructor"): _Nothing,
-    ("__builtin__", "object"): _Nothing,
-    ("builtins", "object"): _Nothing,
+    ("numpy.core.multiarray", "scalar"): Nothing,
+    ("copy_reg", "_reconstructor"): Nothing,
+    ("copyreg", "_reconstructor"): Nothing,
+    ("__builtin__", "object"): Nothing,
+    ("builtins", "object"): Nothing,
 })  # fmt: skip
 
 
@@ -132,7 +113,7 @@ def _layer(name: str, kind: str, layer: dict, weights: list[np.ndarray]) -> Laye
 def _maps(w: np.ndarray, F: Any) -> np.ndarray:
     """The weights of a convolution, (out, in, rows, columns). Refused where they are none."""
     if type(F) is not int or F < 1 or len(w) % (F * F):
-        raise Refused(f"has {len(w)} rows of weights for filterSize={F!s:.20}")
+        raise Refused(f"has {len(w)} rows of weights for filterSize={text(F):.20}")
     return w.T.reshape(w.shape[1], len(w) // (F * F), F, F)
 
 

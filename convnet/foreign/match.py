@@ -15,7 +15,7 @@ import numpy as np
 from convnet import layer as layers
 from convnet.cfg import nearest
 from convnet.foreign.found import Found, Input, WeightsError
-from convnet.foreign.layout import to_ours, weighty
+from convnet.foreign.layout import pieces, to_ours, weighty
 from convnet.graph import Graph, dims
 from convnet.net import Net
 
@@ -68,7 +68,7 @@ def match(graph: Graph, found: Found, by_hand: Mapping[str, str] | None = None) 
             continue
         try:
             arrays = to_ours(graph, l, there[source])
-            said = _said(there[source].kernels[0], arrays)
+            said = _said(graph, l, there[source].kernels[0], arrays)
             if factor is not None:
                 said += _for_input(graph, l, found.input.bgr, factor, arrays)
             own = {k: a for k, a in arrays.items() if (l.name, k) not in graph.shared}
@@ -109,10 +109,15 @@ def _pairs(graph: Graph, found: Found, by_hand: Mapping[str, str]) -> tuple[str,
     return f"{said}by order", dict(rest) | by_hand
 
 
-def _said(W: np.ndarray, arrays: dict[str, np.ndarray]) -> str:
+def _said(graph: Graph, l: layers.Layer, W: np.ndarray, arrays: dict[str, np.ndarray]) -> str:
     """The weights there and here, and how they were turned."""
     here = " + ".join(dims(a.shape) for name, a in arrays.items() if name != "b")
-    turned = "out,in,y,x -> y,x,in,out" if arrays["W0"].ndim == 4 else "out,(c,y,x) -> (y,x,c),out"
+    if arrays["W0"].ndim == 4:
+        turned = "out,in,y,x -> y,x,in,out"
+    elif all(H == width == 1 for name in l.reads for H, width, _ in pieces(graph, name)):
+        turned = "out,in -> in,out"
+    else:
+        turned = "out,(c,y,x) -> (y,x,c),out"
     return f"{dims(W.shape)} -> {here}  {turned}"
 
 

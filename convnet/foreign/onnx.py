@@ -21,7 +21,7 @@ import numpy as np
 from convnet import __version__
 from convnet.cli import UsageError
 from convnet.foreign.wire import Message
-from convnet.graph import Shape
+from convnet.graph import Shape, dims
 from convnet.net import Net
 from convnet.providers import printable
 from convnet.views import warp_mean
@@ -119,12 +119,34 @@ def model(
         raise UsageError(f"--layer={INPUT}: is what the model's input is called")
     g, outputs = Builder(), {}
     ends = [part for parts in wanted.values() for part in parts]
+    _check(net, image, ends)
     made = nodes(g, net, _images(g, net, image), ends)
     for name, parts in wanted.items():
         g.layer = name
         outputs[name] = _out(g, name, [made[part] for part in parts])
     about = {"classes": "\n".join(map(printable, net.classes))}  # each on one line
     return pieces(g, {INPUT: (UINT8, image)}, outputs, about), outputs
+
+
+def _check(net: Net, image: Shape, ends: list[str]) -> None:
+    """UsageError where images of this size cannot be, before their mean is made."""
+    order = needed(net.graph, ends)
+    _shapes(net, image, order)
+    weights = sum(w.nbytes for name in order for w in net.weights[name].values())
+    _refuse_too_large(4 * math.prod(image) + weights, f" for images of {dims(image)}")
+
+
+def _shapes(net: Net, image: Shape, order: Iterable[str]) -> None:
+    """UsageError where these layers cannot be run on such images."""
+    try:
+        net.graph.shapes_at({net.graph.feeds[0]: image}, order)
+    except ValueError as e:
+        raise UsageError(str(e)) from None
+
+
+def _refuse_too_large(size: int, why: str = "") -> None:
+    if size > LARGEST:
+        raise UsageError(f"the model{why} would be {size / 1e9:.1f} GB; ONNX holds 2 GB")
 
 
 def nodes(g: Builder, net: Net, images: Value, ends: list[str]) -> dict[str, Value]:
@@ -134,10 +156,7 @@ def nodes(g: Builder, net: Net, images: Value, ends: list[str]) -> dict[str, Val
     """
     graph, data = net.graph, net.graph.feeds[0]
     order, made = needed(graph, ends), {}
-    try:
-        graph.shapes_at({data: images.shape}, order)
-    except ValueError as e:
-        raise UsageError(str(e)) from None
+    _shapes(net, images.shape, order)
     for l in graph.layers:
         if l.name not in order:
             continue
@@ -207,8 +226,7 @@ def pieces(
     whole = Message((1, IR), (2, "convnet"), (3, __version__), (7, graph), (8, opset))
     for key, text in about.items():
         whole.add(14, Message((1, key), (2, text)))
-    if len(whole) > LARGEST:
-        raise UsageError(f"the model would be {len(whole) / 1e9:.1f} GB; ONNX holds 2 GB")
+    _refuse_too_large(len(whole))
     return whole.pieces
 
 

@@ -20,6 +20,7 @@ FORMATS = (
     "a run or checkpoint of convnet, Caffe's .caffemodel, PyTorch's .pth of a state dict, "
     ".safetensors, or a checkpoint of cuda-convnet"
 )
+CAFFE = b"\n", b"\x12", b"\xa2\x06"  # a message whose first field is a name or a layer
 SHRUNK = 100  # times at most that a zip file of weights, which are noise, is smaller
 # what Python's zipfile raises for damaged files
 ZIP_ERRORS = (
@@ -83,14 +84,17 @@ def _read(path: str, data: memoryview) -> Found:
         return torch_pickle.read_legacy(path, data)
     if data[8:9] == b"{":
         return safetensors.read(path, data)
-    if data[0] == 0x80 or data[:1] in (b"(", b"c"):  # of protocol 2 and up; 0
+    in_ascii = data[:1] in (b"(", b"c") and data[-1:] == b"."  # of protocol 0, no text
+    if data[0] == 0x80 or in_ascii:
         return cuda_convnet.read(path, data)
     try:
         return caffe.read(path, data)
     except Refused as e:
         if str(e).startswith("layer "):
             raise
-        raise Refused(f"read as a .caffemodel it {e}; can be {FORMATS}") from None
+        named = path.endswith(".caffemodel") or bytes(data[:2]).startswith(CAFFE)
+        told = f"read as a .caffemodel it {e}" if named else "is of no known format"
+        raise Refused(f"{told}; can be {FORMATS}") from None
 
 
 def _read_zip(path: str, data: memoryview) -> Found:

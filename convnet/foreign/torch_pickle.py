@@ -4,8 +4,10 @@ zip     since PyTorch 1.6: <name>/data.pkl, a pickle; <name>/data/<key>, the num
 legacy  five pickles one behind the other: a magic number, a version, the byte order, the dict, the
         keys of the storages; then for each key how many numbers, and the numbers
 
-The pickles may name tensors, their storages and OrderedDict (convnet/unpickle.py). A whole model,
-as torch.save(net) writes it, names classes and is refused.
+The pickles may name tensors, their storages and OrderedDict (convnet/unpickle.py). Whatever else
+they name, as the options of a program beside the tensors, becomes a thing of ours that does
+nothing: the name is looked up nowhere, only told. What is to be read must not be of it: a whole
+model, as torch.save(net) writes it, is refused.
 """
 
 import io
@@ -22,8 +24,10 @@ import numpy as np
 from convnet.foreign import state_dict
 from convnet.foreign.found import Found
 from convnet.refused import SIDES, Refused
-from convnet.unpickle import Unpickler, text, why
+from convnet.unpickle import Nothing, Unpickler, text, why
 
+NAMES = 1000  # that a pickle may ask for in vain; each becomes a class
+SAVE = "save by itself what torch.save(net.state_dict(), FILE) would; nothing in it was run"
 SHARED = 100  # times at most that the tensors of a file have its numbers
 MAGIC = 0x1950A86A20F9469CFC6C
 TYPES = {"Float": "<f4", "Double": "<f8", "Half": "<f2", "BFloat16": "bf", "Long": "<i8",
@@ -70,6 +74,32 @@ KNOWN = {
 }
 
 
+class _Known(dict):
+    """KNOWN, and any other name: a class that stands for it and does nothing."""
+
+    def __init__(self):
+        super().__init__(KNOWN)
+
+    def __contains__(self, name: Any) -> bool:
+        return True
+
+    def __missing__(self, name: tuple[str, str]) -> type:
+        if len(self) >= len(KNOWN) + NAMES:
+            raise Refused(f"it asks for more than {NAMES} things that are no tensors")
+        self[name] = type("Nothing", (Nothing,), {"__slots__": (), "of": ".".join(name)})
+        return self[name]
+
+    def unread(self) -> list[str]:
+        """The names that were asked for in vain."""
+        return [".".join(name) for name in self if name not in KNOWN]
+
+
+def _of(value: Any) -> str:
+    """The name of what stands for a thing that is not read, or for its class; "" of others."""
+    kind = value if isinstance(value, type) else type(value)
+    return f"{kind.of:.80}" if issubclass(kind, Nothing) else ""
+
+
 def is_legacy(data: memoryview) -> bool:
     """Whether a file begins as a legacy one."""
     return MAGIC.to_bytes(10, "little") in bytes(data[:20])
@@ -82,11 +112,12 @@ def read_zip(path: str, archive: zipfile.ZipFile) -> Found:
     order = f"{folder}byteorder"
     if order in archive.namelist() and archive.read(order) != b"little":
         raise Refused("has its numbers in big-endian order; save it on a common machine")
-    content = _unpickle(io.BytesIO(archive.read(name)))
+    known = _Known()
+    content = _unpickle(io.BytesIO(archive.read(name)), known)
 
     there = {*archive.namelist()}
     places = {n.removeprefix(f"{folder}data/"): n for n in there if n.startswith(f"{folder}data/")}
-    return _found(path, content, places, archive.read)  # which checks its CRC32
+    return _found(path, content, known, places, archive.read)  # which checks its CRC32
 
 
 def read_legacy(path: str, data: memoryview) -> Found:
@@ -97,7 +128,8 @@ def read_legacy(path: str, data: memoryview) -> Found:
     if magic != MAGIC or version != 1001 or little is not True:
         raise Refused("is no file of PyTorch, or of a version unknown here")
     storages: dict[str, _Storage] = {}
-    content = _unpickle(file, KNOWN, storages)
+    known = _Known()
+    content = _unpickle(file, known, storages)
     keys, places = _unpickle(file, {}), {}
     at = file.tell()
     for key in map(text, keys if isinstance(keys, list) else []):
@@ -108,14 +140,17 @@ def read_legacy(path: str, data: memoryview) -> Found:
         if not at + 8 <= end <= len(data):
             raise Refused("ends too early, or is damaged")
         places[key], at = data[at + 8 : end], end
-    return _found(path, content, places, lambda data: data)
+    return _found(path, content, known, places, lambda data: data)
 
 
-def _unpickle(file: io.BytesIO, known=KNOWN, storages: dict | None = None) -> Any:
-    def outside(pid: Any) -> _Storage:
+def _unpickle(file: io.BytesIO, known: dict, storages: dict | None = None) -> Any:
+    def outside(pid: Any) -> Any:
+        if len(pid) == 4 and text(pid[0]) == "module":  # a class of a whole net, and its source
+            return pid[1]
         word, kind, key, _, count, *_ = pid
         if text(word) != "storage" or not isinstance(kind, _Kind):
-            raise Refused("a reference to what is no storage")
+            told = f", but {_of(kind)}" if _of(kind) else ""
+            raise Refused(f"a reference to what is no storage{told}")
         storage = _Storage(kind.dtype, text(key), count)
         return storage if storages is None else storages.setdefault(storage.key, storage)
 
@@ -127,17 +162,23 @@ def _unpickle(file: io.BytesIO, known=KNOWN, storages: dict | None = None) -> An
         raise Refused(f"is no state dict: {why(e)}; nothing in it was run") from None
 
 
-def _found(path: str, content: Any, places: Mapping[str, Any], read: Callable) -> Found:
+def _found(
+    path: str, content: Any, known: _Known, places: Mapping[str, Any], read: Callable
+) -> Found:
     """The layers of the state dict in what was pickled.
 
     read(places[key]): the bytes of a storage.
     """
-    state = _state_dict(content)
+    unread = known.unread()
+    state = _state_dict(content, unread)
     found = Found(path, "PyTorch", [], state_dict.INPUT)
+    if unread:
+        found.notes.append(f"what in it is of {_listed(unread)} is not read")
     storages: dict[tuple, np.ndarray] = {}
     arrays: dict[str, np.ndarray] = {}
     for name, tensor in state.items():
         if not isinstance(tensor, _Tensor):
+            _refuse_unread(name, tensor)
             continue
         try:
             at = _storage_of(tensor, places)
@@ -152,35 +193,60 @@ def _found(path: str, content: Any, places: Mapping[str, Any], read: Callable) -
     return state_dict.layers_of(found, arrays)
 
 
-def _state_dict(content: Any) -> dict[str, Any]:
-    """What was pickled, or in it the dict called state_dict or model, or the only one."""
+def _refuse_unread(name: str, value: Any) -> None:
+    """Refused where a tensor of a state dict, by its name or its maker, was not read."""
+    of = _of(value)
+    if of and (re.fullmatch(state_dict.PARTS, name) or of.startswith("torch.")):
+        raise Refused(f"{name:.80} is of {of}, no plain tensor; nothing in the file was run")
+
+
+def _state_dict(content: Any, unread: list[str]) -> dict[str, Any]:
+    """What was pickled, or in it the dict called state_dict or model, or the only one.
+
+    unread: what else the pickle asked for.
+    """
+    if of := _of(content):
+        raise Refused(f"holds a thing of {of}, a whole net perhaps; {SAVE}")
     if not isinstance(content, dict):
         raise Refused(f"holds a {type(content).__name__}, not a state dict")
     named = _named(content)
-    found = _state_dicts(named)
+    found = _state_dicts(content, set())
     if len(found) == 1:
-        return found.popitem()[1]
+        return found[0][1]
     if found:
-        raise Refused(f"holds {len(found)} state dicts, {_listed([*found])}; save one by itself")
+        told = _listed([path for path, _ in found])
+        raise Refused(f"holds {len(found)} state dicts, {told}; save one by itself")
     inside = named.get("state_dict")
     there = _listed([*(_named(inside) if isinstance(inside, dict) else named)])
-    raise Refused(f"holds no weights of layers, as features.0.weight, but {there}")
+    told = f", and what is of {_listed(unread)}; {SAVE}" if unread else ""
+    raise Refused(f"holds no weights of layers, as features.0.weight, but {there}{told}")
 
 
-def _state_dicts(named: dict[str, Any], deep: int = 3) -> dict[str, dict[str, Any]]:
-    """What may be meant, by the keys that lead there; one only where the names say which."""
-    inside = {name: _named(value) for name, value in named.items() if isinstance(value, dict)}
-    inside = {name: _state_dicts(value, deep - 1) for name, value in inside.items() if deep}
+def _state_dicts(content: Any, seen: set, deep: int = 3) -> list[tuple[str, dict[str, Any]]]:
+    """What may be meant, and the keys that lead there; one only where the names say which.
+
+    seen: (id, deep) of the dicts looked at, as a small pickle may have one in a million places.
+    """
+    if not isinstance(content, dict) or deep < 0 or (id(content), deep) in seen:
+        return []
+    seen.add((id(content), deep))
+    named = _named(content)
     for word in ("state_dict", "model"):
-        if inside.get(word):
-            return inside[word]
+        if of := _of(named.get(word)):
+            raise Refused(f"has as {word} a thing of {of}, a whole net perhaps; {SAVE}")
+        if found := _state_dicts(named.get(word), seen, deep - 1):
+            return [(_path(word, path), one) for path, one in found]
     if _has_weights(named):
-        return {"": named}
-    return {
-        f"{name}.{key}".rstrip("."): one
-        for name, found in inside.items()
-        for key, one in found.items()
-    }
+        return [("", named)]
+    found = []
+    for name, value in named.items():
+        found += [(_path(name, p), one) for p, one in _state_dicts(value, seen, deep - 1)]
+    return found
+
+
+def _path(name: str, behind: str) -> str:
+    """The keys that lead somewhere, which may be long."""
+    return f"{name:.40}.{behind}".rstrip(".")
 
 
 def _has_weights(named: dict[str, Any]) -> bool:

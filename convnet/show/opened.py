@@ -25,11 +25,7 @@ NO_LOG = "no metrics.jsonl there; is it a run of tools/train.py?"
 def target(args, folder: Path, name: str, kinds: Sequence[str]) -> Path:
     """Where the picture goes: --out, or `name` in this folder. UsageError where it cannot."""
     path = Path(args.out) if args.out else folder / re.sub(STRANGE, "_", name)
-    if path.suffix not in kinds:
-        *most, last = kinds
-        ends = f"{', '.join(most)} or {last}" if most else last
-        raise UsageError(f"--out={path}: must end in {ends}")
-    check_target(str(path), "--out")
+    check_target(str(path), "--out", kinds=kinds)
     return path
 
 

@@ -149,6 +149,8 @@ def test_by_name_the_rest_stays():
         "fc2    fc2    as initialised: W0 is 20x1000 there, 20x4 here",
         "not used: fc2, extra",
     ]
+    made = match(net.graph, Found("x", "X", layers_of_tiny()))
+    assert made.rows[2].said == "4x20 -> 20x4  out,in -> in,out"
     begin.fill(net, Found("x", "X", [other, fc1, conv]))
     np.testing.assert_array_equal(net.weights["fc2"]["W0"], before)
     np.testing.assert_array_equal(net.weights["conv1"]["b"], conv.bias)

@@ -1,13 +1,19 @@
 """Files of every format are read as they were meant, or refused in one line; nothing is run."""
 
+import argparse
 import builtins
+import collections
+import datetime
 import io
 import json
 import os
 import pickle
+import re
 import subprocess
+import sys
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +21,7 @@ import pytest
 from convnet.checkpoint import CheckpointError
 from convnet.foreign import read, safetensors, wire
 from convnet.foreign.found import WeightsError
-from convnet.unpickle import load
+from convnet.unpickle import Nothing, load
 from tests.foreign import files
 
 RNG = np.random.default_rng(0)
@@ -166,6 +172,7 @@ def test_a_state_dict(tmp_path):
         lambda state: {**state, "ema": {"x.weight": state["conv1.bias"]}},
         lambda state: {"checkpoint": {"state_dict": state}, "epoch": 3},
         lambda state: {"state_dict": {"model": state}},
+        lambda state: {"last": state, "best": state},
     ],
 )
 def test_a_state_dict_in_a_dict(tmp_path, within):
@@ -176,7 +183,7 @@ def test_a_state_dict_in_a_dict(tmp_path, within):
 @pytest.mark.parametrize(
     "within,why",
     [
-        (lambda state: {"G": state, "D": state, "n": 1}, "holds 2 state dicts, G, D; save one by"),
+        (lambda state: {"G": state, "D": {**state}}, "holds 2 state dicts, G, D; save one by"),
         (lambda state: {"epoch": 3, "net": [state]}, "as features.0.weight, but epoch, net"),
         (lambda state: {"state_dict": {"W": state["a.weight"]}}, "as features.0.weight, but W"),
         (lambda state: {f"k{i}": i for i in range(9)}, "but k0, k1, k2, k3, k4, k5 and 3 more"),
@@ -336,18 +343,95 @@ def test_the_payloads_would_do_something(tmp_path):
     assert (tmp_path / "mark").exists()
 
 
-def test_a_pickle_of_a_whole_net_is_refused(tmp_path):
-    """torch.save(net) names the classes of the program that wrote it."""
-    with pytest.raises(WeightsError, match=r"asks for collections\.Counter, which data never need"):
-        import collections
+STATE = {"conv1.weight": W1, "conv1.bias": B1, "fc2.weight": W2, "fc2.bias": B2}
 
-        found(tmp_path, files.torch_zip(pickle.dumps(collections.Counter("ab"), 2)))
+
+def test_what_a_program_saves_beside_the_weights(tmp_path):
+    """Its options, numbers of NumPy, paths: a note names them, and they are not read."""
+    beside = {
+        "args": argparse.Namespace(lr=0.1, out=Path("runs")), "best": np.float64(0.5),
+        "seen": {1, 2}, "counts": collections.defaultdict(int, a=3), "dtype": np.ndarray,
+        "when": datetime.datetime(2020, 1, 1), "queue": collections.deque([1, 2]),
+    }  # fmt: skip
+    made = found(tmp_path, files.state_dict(STATE, lambda state: {**beside, "model": state}))
+    check(made.layers)
+    assert not made.lost and len(made.notes) == 1
+    assert re.fullmatch(
+        r"what in it is of argparse\.Namespace, pathlib\S*, .* and \d more is not read",
+        made.notes[0],
+    )
+    made = found(tmp_path, files.state_dict(STATE, lambda state: {**beside, **state}))
+    check(made.layers)
+
+
+def test_code_beside_the_weights_is_not_run(tmp_path):
+    mark = tmp_path / "mark"
+    write = f"open({str(mark)!r}, 'w').close()"
+    for evil in (
+        files.Evil(eval, write), files.Evil(os.system, f"touch {mark}"), files.Evil(os._exit, 3),
+        files.Evil(subprocess.Popen, ["touch", str(mark)]), files.Evil(getattr, 1, "real"),
+    ):  # fmt: skip
+        data = files.state_dict(STATE, lambda state, evil=evil: {"model": state, "x": evil})
+        made = found(tmp_path, data)
+        check(made.layers)
+        assert made.notes[0].endswith(" is not read") and not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "ops",
+    [
+        b"cno_such_module\nx\n.",  # the class itself
+        b"cno_such_module\nx\n}b.",  # its state
+        b"cno_such_module\nx\nN}X\x02\0\0\0ofK\x01s\x86b.",  # its attributes
+        b"(cno_such_module\nx\nK\x01o.",
+        b"(K\x01ino_such_module\nx\n.",
+        b"cno_such_module\nx\n)}\x92.",  # arguments by name
+        b"cno_such_module\nx\n)R)R.",  # what was made is called
+        b"cno_such_module\nx\n)R(K\x01\x90.",  # added to, as a set
+        b"cno_such_module\nx\n)R(K\x01e.",
+        b"cno_such_module\nx\n)R(K\x01K\x02u.",
+        b"\x82\x01.",  # a number that Python knows as a name
+    ],
+)
+def test_what_stands_for_other_things_does_nothing(tmp_path, ops):
+    for data in files.torch_zip(b"\x80\x04" + ops), files.torch_legacy(b"\x80\x04" + ops):
+        with pytest.raises(WeightsError, match="nothing in it was run") as e:
+            found(tmp_path, data)
+        assert "\n" not in str(e.value)
+    assert "no_such_module" not in sys.modules and Nothing.of == ""
+
+
+def test_a_pickle_that_asks_for_too_many_things(tmp_path):
+    ops = b"".join(b"cmodule\nx%d\n0" % i for i in range(2000))
+    with pytest.raises(WeightsError, match="it asks for more than 1000 things that are no tensors"):
+        found(tmp_path, files.torch_zip(b"\x80\x02" + ops + b"N."))
+
+
+@pytest.mark.parametrize(
+    "within,why",
+    [
+        (lambda state: collections.Counter("ab"), r"holds a thing of collections\.Counter, a"),
+        (lambda state: {"ema": state, "model": collections.Counter("ab")},
+         r"has as model a thing of collections\.Counter, a whole net perhaps; save by itself what"),
+        (lambda state: {"net": collections.Counter("ab")},
+         r"but net, and what is of collections\.Counter; save by itself what torch\.save\("),
+        (lambda state: {**state, "fc2.weight": collections.Counter("ab")},
+         r"fc2\.weight is of collections\.Counter, no plain tensor; nothing in the file was run"),
+    ],
+)  # fmt: skip
+def test_weights_that_are_of_other_things_are_refused(tmp_path, within, why):
+    """torch.save(net) names the classes of the program that wrote it; what to do is said."""
+    with pytest.raises(WeightsError, match=why):
+        found(tmp_path, files.state_dict(STATE, within))
 
 
 GOOD = {
     "caffe": files.caffemodel(LAYERS),
     "caffe V1": files.caffemodel(LAYERS, "V1"),
     "pth": files.state_dict({"conv1.weight": W1, "conv1.bias": B1}),
+    "pth and options": files.state_dict(
+        STATE, lambda state: {"args": argparse.Namespace(a=1), "model": state}
+    ),
     "cuda-convnet": files.checkpoint_of_2012(layers_of_2012()),
     "cuda-convnet zip": files.checkpoint_of_2012(layers_of_2012(), zipped=True),
 }
@@ -386,7 +470,11 @@ def bomb() -> bytes:
     [
         (b"", "is empty"),
         (bomb(), "is a zip file of 9,[0-9]+ bytes that would become 10,000,000"),
-        (b"just text, no weights\n", "can be a run or checkpoint of convnet, Caffe's"),
+        (b"just text, no weights\n", "file: is of no known format; can be a run or checkpoint of "),
+        (b"\x08\x07\x12\x07pytorch", "is of no known format"),  # so an .onnx begins
+        (b"class,error\ncat,0.5\n", "is of no known format"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(90), "is of no known format"),
+        (files.caffemodel(LAYERS)[:99], "read as a .caffemodel it ends too early; can be a run"),
         (b"\x89PNG\r\n\x1a\n" + bytes(50), "can be a run or checkpoint of convnet, Caffe's"),
         (bytes(64), "can be a run or checkpoint"),
         (b"PK\x03\x04" + bytes(60), "is a damaged zip file, or one of a kind that is not read"),
@@ -404,6 +492,12 @@ def test_files_that_are_none(tmp_path, data, why):
         found(tmp_path, data)
 
 
+def test_a_caffemodel_by_its_name(tmp_path):
+    (tmp_path / "net.caffemodel").write_bytes(b"just text")
+    with pytest.raises(WeightsError, match=r"read as a \.caffemodel it ends too early"):
+        read.read(tmp_path / "net.caffemodel")
+
+
 def test_files_that_are_not_there(tmp_path):
     with pytest.raises(CheckpointError, match="nothing: cannot be read, no such file"):
         read.read(tmp_path / "nothing")
@@ -419,6 +513,29 @@ def test_the_reader_of_data_sets_still_refuses(tmp_path):
 
 
 FOUR = np.ones(4, np.float32)
+
+
+def nested(leaf, wide: int, deep: int, join):
+    """A thing that small pickles have in wide ** deep places."""
+    for _ in range(deep):
+        leaf = join([leaf] * wide)
+    return leaf
+
+
+@pytest.mark.parametrize(
+    "content,why",
+    [
+        (nested({"a": 1}, 400, 4, lambda inner: {f"k{i}": one for i, one in enumerate(inner)}),
+         "holds no weights of layers"),
+        ({"model_state": {"layers": [{"name": nested([], 2, 60, list), "weights": [1]}]}},
+         "list: of type=None, has weights that are no matrix"),
+    ],
+)  # fmt: skip
+def test_a_small_pickle_of_endless_content(tmp_path, content, why):
+    """Dicts and lists in many places are looked at once; this would take hours, and all memory."""
+    data = pickle.dumps(content, 2)
+    with pytest.raises(WeightsError, match=why):
+        found(tmp_path, data if "model_state" in content else files.torch_zip(data))
 
 
 @pytest.mark.parametrize(

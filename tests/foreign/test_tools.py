@@ -1,5 +1,8 @@
 """tools/import.py, tools/export.py and train.py --init-from, from file to file."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 
@@ -115,18 +118,30 @@ def test_names_mean_and_channels(here):
         (["--size=20"], 2, "--size=20 is for a cfg that leaves it open; --set=data.imgSize=20 ch"),
         (["--mean=net.pth"], 5, "net.pth: no mean image of Caffe"),
         (["--classes=tiny.cfg"], 2, "--classes=tiny.cfg: must have a line for each class"),
-        (["--out=net.pth"], 2, "--out=net.pth: is read from"),
-        (["--out=words"], 2, "--out=words: is there already; name another file"),
+        (["--out=net.pth"], 2, "--out=net.pth: must end in .h5"),
+        (["--out=x.xyz"], 2, "--out=x.xyz: must end in .h5"),
+        (["--out=words.h5"], 2, "--out=words.h5: is there already; name another file"),
         (["--layer-def=nothing.cfg"], 2, "nothing.cfg"),
     ],
 )  # fmt: skip
 def test_an_import_that_cannot_be(here, more, code, why):
     """One line, and nothing is written."""
-    (here / "words").write_text("a\nb\n")
+    (here / "words.h5").write_text("a\nb\n")
     before = {path.name: path.read_bytes() for path in here.iterdir()}
     assert why in refused("import", "net.pth", "--layer-def=tiny.cfg", "--out=x.h5", *more,
                           code=code)  # fmt: skip
     assert {path.name: path.read_bytes() for path in here.iterdir()} == before
+
+
+def test_a_full_disk_leaves_no_folder(here, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as m:
+        m.setattr(os, "fsync", full)
+        assert "not saved" in refused("import", "net.pth", "--layer-def=tiny.cfg")
+    assert not [*(here / "runs").iterdir()]
+    assert "runs/tiny_001/1.0.h5: 10" in ok("import", "net.pth", "--layer-def=tiny.cfg")
 
 
 def test_partial(here):
@@ -230,27 +245,35 @@ def test_onnx(net):
 def test_an_export_that_cannot_be(net, monkeypatch):
     for argv, why in (
         ([], "--onnx=FILE or --safetensors=FILE is needed"),
-        (["--safetensors=a", "--layer=conv1"], "--layer: goes with --onnx"),
+        (["--safetensors=a.safetensors", "--layer=conv1"], "--layer: goes with --onnx"),
         (
-            ["--onnx=a", "--layer=fc1,conv9"],
+            ["--onnx=a.onnx", "--layer=fc1,conv9"],
             "--layer=conv9: net.h5: no layer 'conv9'; did you mean 'conv1'?",
         ),
-        (["--onnx=a", "--layer=nope"], "--layer=nope: net.h5: no layer 'nope'"),
-        (["--onnx=a", "--layer=fc1,"], "--layer=fc1,: a name is empty"),
+        (["--onnx=a.onnx", "--layer=nope"], "--layer=nope: net.h5: no layer 'nope'"),
+        (["--onnx=a.onnx", "--layer=fc1,"], "--layer=fc1,: a name is empty"),
         (
-            ["--onnx=a", "--layer=logprob"],
+            ["--onnx=a.onnx", "--layer=logprob"],
             "[logprob] type=cost.logreg: reads [labels]; an ONNX model takes images only",
         ),
-        (["--onnx=a", "--layer=labels"], "[labels]: an ONNX model takes images only"),
-        (["--onnx=a", "--safetensors=./a"], "--safetensors=./a: is where --onnx goes"),
-        (["--onnx=net.h5"], "--onnx=net.h5: is read from"),
-        (["--onnx=no/a"], "--onnx=no/a: there is no folder no"),
+        (["--onnx=a.onnx", "--layer=labels"], "[labels]: an ONNX model takes images only"),
+        (["--onnx=net.h5"], "--onnx=net.h5: must end in .onnx"),
+        (["--onnx=metrics.jsonl"], "--onnx=metrics.jsonl: must end in .onnx"),
+        (["--safetensors=a.onnx"], "--safetensors=a.onnx: must end in .safetensors"),
+        (["--onnx=no/a.onnx"], "--onnx=no/a.onnx: there is no folder no"),
     ):
         assert why in refused("export", "net.h5", *argv, code=2)
     monkeypatch.setattr(Spp, "onnx", Layer.onnx)
-    told = refused("export", "net.h5", "--onnx=a", code=2)
+    told = refused("export", "net.h5", "--onnx=a.onnx", code=2)
     assert told == "[spp] type=spp: has no form in ONNX"
     monkeypatch.setattr(onnx, "LARGEST", 1000)
     with pytest.raises(UsageError, match="ONNX holds 2 GB"):
         onnx.model(Net.from_checkpoint("net.h5"), ["conv1"])
-    assert not net.with_name("a").exists()
+    assert not net.with_name("a.onnx").exists()
+
+
+def test_a_model_that_is_too_large_is_told_before_it_is_made(net, monkeypatch):
+    """Where the mean alone of such images is more than a model holds, it is not warped to them."""
+    monkeypatch.setattr(onnx, "warp_mean", None)
+    told = refused("export", "net.h5", "--onnx=a.onnx", "--size=30000", code=2)
+    assert told == "the model for images of 30000x30000x3 would be 10.8 GB; ONNX holds 2 GB"

@@ -1,7 +1,9 @@
 """Exported nets next to onnxruntime: every type by its examples, every cfg that ships."""
 
+import csv
 import re
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from convnet.foreign.onnx import FLOAT, Builder, Value, model, pieces  # noqa: E
 from convnet.layer import CostLayer  # noqa: E402
 from tests import contract  # noqa: E402
 from tests.test_layer_configs import NAMES, source  # noqa: E402
-from tests.tooling import ROOT  # noqa: E402
+from tests.tooling import ROOT, call, photos  # noqa: E402
 
 CASES = [
     (name, line)
@@ -106,16 +108,40 @@ def test_other_sizes(name):
         compare(mine.reshape(theirs.shape) if mine.shape[1:3] == (1, 1) else mine, theirs)
 
 
+def turned(source: Path, target: Path) -> None:
+    """The same picture as a camera that was held upright saves it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(source).save(target, exif=exif)
+
+
 def test_the_page(tmp_path, monkeypatch, capsys):
-    """What docs/deploy.md shows for onnxruntime does what test.py would."""
+    """What docs/deploy.md shows for onnxruntime gives the scores of test.py, image by image."""
     text = (ROOT / "docs" / "deploy.md").read_text()
     shown = re.search(r"^    import numpy.*?(?=^\S)", text, re.M | re.S)[0]
-    net = few("spp_small")
-    net.classes = [f"class {i}" for i in range(10)]
     monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "data" / "train", each=2)
+    photos(tmp_path / "data" / "test", each=2)  # of 70 to 90 pixels, none square
+    turned(Path("data/test/ant/0.jpg"), Path("data/test/ant/turned.jpg"))
+    photos(tmp_path / "data" / "test" / "cat", classes=("small",), each=2, side=30)
     pixels = np.random.default_rng(5).integers(0, 256, (48, 48, 3), np.uint8)
-    Image.fromarray(pixels).save("photo.png")
-    (tmp_path / "net.onnx").write_bytes(b"".join(model(net, ["probs"])[0]))
-    exec(textwrap.dedent(shown.replace("photo.jpg", "photo.png")), {})
-    best = net.predict(pixels[None], view="asis").argmax()
-    assert capsys.readouterr().out == f"class {best}\n"
+    Image.fromarray(pixels).save("data/test/bee/exact.png")
+    tools = (
+        ("train", f"--layer-def={ROOT}/layer_configs/spp_small.cfg", "--data-path=data",
+         "--epochs=1", "--workers=0", "--save-path=run"),
+        ("test", "run", "--predictions=out.csv"),
+        ("export", "run", "--onnx=net.onnx"),
+    )  # fmt: skip
+    for words in tools:
+        result = call(*words)
+        assert result.code == 0, result.err
+    capsys.readouterr()
+    with Path("out.csv").open(newline="") as file:
+        _, *rows = csv.reader(file)
+    assert len(rows) == 10
+    for key, _, best, *theirs in rows:
+        found = {}
+        exec(textwrap.dedent(shown.replace("photo.jpg", f"data/{key}")), found)
+        np.testing.assert_allclose(found["probs"][0], np.array(theirs, float), atol=1e-5)
+        assert capsys.readouterr().out == f"{best}\n"
+    assert np.ptp([float(row[3]) for row in rows]) > 1e-3, "vacuous"

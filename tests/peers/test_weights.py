@@ -1,5 +1,8 @@
 """Weights that PyTorch has written: the nets that they go into give what PyTorch does."""
 
+import argparse
+import collections
+
 import numpy as np
 import pytest
 
@@ -10,6 +13,7 @@ from torch.nn import functional  # noqa: E402
 
 from convnet import Net  # noqa: E402
 from convnet.foreign import begin, read  # noqa: E402
+from convnet.foreign.found import WeightsError  # noqa: E402
 from convnet.foreign.match import mean_of  # noqa: E402
 from tests.test_layer_configs import source  # noqa: E402
 
@@ -136,6 +140,31 @@ def test_types_of_numbers_and_views(dtype, new, tmp_path):
     assert layer.name == "a"
     np.testing.assert_array_equal(layer.kernels[0], state["module.a.weight"].float().numpy())
     np.testing.assert_array_equal(layer.bias, state["module.a.bias"].float().numpy())
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_a_checkpoint_of_a_training(new, tmp_path):
+    """As torchvision's references save it: options and the state of the optimizer beside."""
+    model = Grouped()
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.zeros(1, 3, 224, 224)).sum().backward()
+    optimizer.step()
+    whole = {
+        "model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3,
+        "args": argparse.Namespace(lr=0.1), "best": np.float64(0.5), "device": torch.device("cpu"),
+        "loss": collections.defaultdict(list, train=[1.0]),
+    }  # fmt: skip
+    torch.save(whole, tmp_path / "net.pth", _use_new_zipfile_serialization=new)
+    made = read.read(tmp_path / "net.pth")
+    names = [f"conv{i}" for i in range(1, 6)] + ["fc6", "fc7", "fc8"]
+    assert [l.name for l in made.layers] == names
+    np.testing.assert_array_equal(made.layers[0].kernels[0], model.conv1.weight.detach().numpy())
+    assert len(made.notes) == 1 and "argparse.Namespace" in made.notes[0] and not made.lost
+    torch.save(model, tmp_path / "net.pth", _use_new_zipfile_serialization=new)
+    with pytest.raises(
+        WeightsError, match=r"Grouped, a whole net perhaps; save by itself what tor"
+    ):
+        read.read(tmp_path / "net.pth")
 
 
 def check(model: nn.Module, net: Net, path) -> None:
