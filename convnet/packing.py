@@ -4,7 +4,7 @@ The images to train on are mixed once, by a draw that is the same each time, and
 so many. Processes read and check them, this one writes: one shard at a time, in order. So what is
 written depends on the images and the options alone, and a run that was killed has lost one shard.
 When it goes on, names and sizes tell whether the images are still the same; a shard that is older
-than one of its images is made again.
+than one of its images, or has others than the split has now, is made again.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from convnet.loader import FEW, BadImage, DataError, Loader
 from convnet.providers import DataOptions, name_for, printable, provider_class
 from convnet.providers._decode import Decoded, decode
 from convnet.providers.images import Images
-from convnet.providers.packed import FORMAT, INDEX, UNLABELLED, Packed, name_of
+from convnet.providers.packed import FORMAT, INDEX, UNLABELLED, Packed, name_of, strays
 from convnet.shards import Record, Shard
 
 SAMPLE = 64  # images, whose median size says how many go into a shard
@@ -112,13 +112,11 @@ class Packing:
             if found.about.get("of") != self.of:
                 raise UsageError(f"{self.folder}: holds shards of other images or options; name "
                                  "another folder, or delete it")  # fmt: skip
-            made = path.stat().st_mtime_ns
-            newer = next((i for i in part if self.source.changed(split, i) >= made), None)
-            if newer is None:
+            why = self._outdated(found, split, part)
+            if why is None:
                 return found
             (self.folder / INDEX).unlink(missing_ok=True)  # of a set that is no more
-            key = printable(self.splits[split].keys[newer])
-            print(f"{path.name}: is made again, {key} is newer")
+            print(f"{path.name}: is made again, {why}")
         began = _clock(self.folder)
         left_out, about = [], {"of": self.of, "side": 0}
         size = shards.write(path, self._records(split, part, left_out, about), left_out, about)
@@ -126,6 +124,24 @@ class Packing:
         print(f"{path.name}: {count(len(part) - len(left_out), 'image')}, {size / 1e6:.1f} MB",
               flush=True)  # fmt: skip
         return shards.read(path)
+
+    def _outdated(self, found: Shard, split: str, part: np.ndarray) -> str | None:
+        """Why a shard is not what it would be now: None if it is."""
+        if not self._holds(found, split, part):
+            return f"the images of {split} are others"
+        made = Path(found.path).stat().st_mtime_ns
+        newer = next((i for i in part if self.source.changed(split, i) >= made), None)
+        return None if newer is None else f"{printable(self.splits[split].keys[newer])} is newer"
+
+    def _holds(self, found: Shard, split: str, part: np.ndarray) -> bool:
+        """Whether a shard is of these images, by their places, labels and names."""
+        images, there = self.splits[split], part[np.isin(part, found.position)]
+        if len(part) - len(there) != len(found.left_out):
+            return False
+        if not np.array_equal(there, found.position):
+            return False
+        names = [images.keys[i] for i in there]
+        return np.array_equal(images.labels[there], found.label) and names == shards.keys(found)
 
     def _records(self, split: str, part: np.ndarray, left_out: list, about: dict) -> Iterator:
         """A Record of each image that can be read; left_out gets the others, about their side."""
@@ -155,6 +171,11 @@ class Packing:
         about = {"format": FORMAT, "source": kind, "classes": self.source.classes, "of": self.of}
         about["shards"] = made
         files.replace(self.folder / INDEX, [json.dumps(about, indent=1).encode()])
+        for path in strays(self.folder, made):
+            with contextlib.suppress(DataError):
+                if shards.read(path).about.get("of") == self.of:  # of a split that had more images
+                    path.unlink()
+                    print(f"{path.name}: is deleted, no image is left for it")
 
 
 def _clock(folder: Path) -> int:

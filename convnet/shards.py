@@ -166,6 +166,16 @@ def _read(file: h5py.File, path: str, classes: int | None) -> Shard:
     return Shard(path, begin, *columns, keys, left_out, about)
 
 
+def keys(shard: Shard) -> list[str]:
+    """The names of its images, in the order of the file."""
+    begin, size = shard.keys
+    with open(shard.path, "rb") as file:  # noqa: PTH123 (it is a str)
+        file.seek(begin)
+        data = file.read(size * len(shard))
+    each = (data[i : i + size] for i in range(0, len(data), size))
+    return [name.rstrip(b"\0").decode("utf-8", "surrogateescape") for name in each]
+
+
 def _dataset(file: h5py.File, name: str, kind: type | None, size: int) -> h5py.Dataset:
     """A table of one column, in one piece inside the file; kind None: of texts of one length."""
     found = hdf5.dataset(file, name)

@@ -222,6 +222,32 @@ def test_imagenet(imagenet, tmp_path):
     assert "without the blacklist: 10 images" in errors[1].out
 
 
+def test_test_images_of_imagenet_that_are_gone(imagenet, tmp_path):
+    """Their shard is made again, or deleted; those of train and val stay as they are."""
+    folder, out = shutil.copytree(imagenet, tmp_path / "imagenet"), tmp_path / "packed"
+    pack(folder, out)
+    before = files(out)
+    (folder / "test" / "ILSVRC2012_test_00000002.JPEG").unlink()
+    told = pack(folder, out).out
+    assert "unlabelled-00000.h5: is made again, the images of unlabelled are others\n" in told
+    assert "6 images of unlabelled" in told
+    with open_(folder, 16) as a, open_(out, 16) as b:
+        a.test_with("test")
+        b.test_with("test")
+        same(a, b)
+    one, other = (folder / "test" / f"ILSVRC2012_test_0000000{i}.JPEG" for i in (1, 2))
+    one.rename(other)  # as many, with another name
+    assert "unlabelled-00000.h5: is made again" in pack(folder, out).out
+    shutil.rmtree(folder / "test")
+    told = pack(folder, out).out
+    assert "unlabelled-00000.h5: is deleted, no image is left for it" in told
+    assert "of unlabelled" not in told
+    after = files(out)
+    assert before.keys() - after.keys() == {"unlabelled-00000.h5"}
+    assert {n for n in after if after[n] != before[n]} == {"index.json"}
+    assert call("make_data", f"--check={out}", "--workers=0").code == 0
+
+
 def test_other_splits_are_only_for_imagenet(made):
     with open_(made) as data, pytest.raises(DataError, match="only ImageNet's own layout"):
         data.test_with("test")

@@ -10,6 +10,7 @@ some 40 bytes for each image; an image whose checksum is wrong counts as a bad o
 """
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +27,7 @@ FORMAT = "convnet set of shards 1"
 INDEX = "index.json"
 BUFFER = 16  # shards that are read from at a time
 UNLABELLED = "unlabelled"  # ILSVRC's test set
+NAME = re.compile(rf"({'|'.join((*SPLITS, UNLABELLED))})-\d{{5,}}\.h5")  # of a shard
 
 
 class Table(Sequence):
@@ -161,8 +163,15 @@ def _joined(arrays: list[np.ndarray]) -> np.ndarray:
 
 
 def name_of(split: str, number: int) -> str:
-    """The file of a shard."""
+    """The file of a shard, as NAME has it."""
     return f"{split}-{number:05}.h5"
+
+
+def strays(folder: Path, splits: dict[str, list[int]]) -> list[Path]:
+    """The files in a set's folder that are named as shards are, but are none of its."""
+    own = {name_of(split, number) for split, sums in splits.items() for number in range(len(sums))}
+    return [path for path in sorted(folder.glob("*.h5")) if NAME.fullmatch(path.name)
+            and path.name not in own]  # fmt: skip
 
 
 def read_index(folder: Path) -> dict:
