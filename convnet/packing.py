@@ -73,6 +73,8 @@ class Packing:
         workers = loader.default_workers() if args.workers is None else args.workers
         self.loader = Loader(source.viewer(self.treat), None, workers)
         self.splits = {name: s for name, s in source.splits.items() if s.size or name != UNLABELLED}
+        # the splits that submissions are made of: a bad image keeps its place
+        self.keeping = {"test", UNLABELLED} if hasattr(source, "devkit") else set()
         self.each = max(1, (args.shard_size << 20) // self._typical())
         what = source.fingerprint, args.resize, args.resize and args.quality, self.each
         self.of = " ".join(map(str, what))
@@ -90,7 +92,7 @@ class Packing:
 
     def run(self) -> None:
         """Make what is missing."""
-        made, left_out = {}, []
+        made, bad = {}, {"left out": 0, "kept without bytes": 0}
         for split, images in self.splits.items():
             order = np.arange(images.size)
             if split == "train":
@@ -100,9 +102,9 @@ class Packing:
             for number, part in enumerate(parts):
                 shard = self._shard(split, number, part)
                 made[split].append(shard.about["tables"])
-                left_out += shard.left_out
+                bad[[*bad][split in self.keeping]] += len(shard.left_out)
         self._finish(made)
-        _tell(self.folder, len(left_out))
+        _tell(self.folder, bad)
 
     def _shard(self, split: str, number: int, part: np.ndarray) -> Shard:
         """The shard of these images, made unless it is there."""
@@ -136,7 +138,7 @@ class Packing:
     def _holds(self, found: Shard, split: str, part: np.ndarray) -> bool:
         """Whether a shard is of these images, by their places, labels and names."""
         images, there = self.splits[split], part[np.isin(part, found.position)]
-        if len(part) - len(there) != len(found.left_out):
+        if len(part) - len(there) != (0 if split in self.keeping else len(found.left_out)):
             return False
         if not np.array_equal(there, found.position):
             return False
@@ -144,7 +146,10 @@ class Packing:
         return np.array_equal(images.labels[there], found.label) and names == shards.keys(found)
 
     def _records(self, split: str, part: np.ndarray, left_out: list, about: dict) -> Iterator:
-        """A Record of each image that can be read; left_out gets the others, about their side."""
+        """A Record of each image that can be read; left_out gets the others, about their side.
+
+        In a split that submissions are made of the others have one without bytes: each has a line.
+        """
         images, sizes = self.splits[split], set()
         groups = [part[i : i + FEW] for i in range(0, len(part), FEW)]
         pieces = ([(self.source.item(split, i), None) for i in group] for group in groups)
@@ -154,9 +159,12 @@ class Packing:
                     if n in bad:
                         self.source.report(split, i, bad[n])
                         left_out.append(f"{images.keys[i]}: {bad[n]}")
+                        if split not in self.keeping:
+                            continue
+                        made[n] = b"", None
                     else:
                         sizes.add(made[n][1])
-                        yield Record(made[n][0], images.labels[i], i, images.keys[i])
+                    yield Record(made[n][0], images.labels[i], i, images.keys[i])
                 bar.update(len(group))
         h, w = sizes.pop() if len(sizes) == 1 else (0, 1)
         about["side"] = h if h == w else 0
@@ -199,12 +207,12 @@ def _bar(total: int, what: str):
     return tqdm(total=total, desc=what, unit="img", leave=False, disable=not sys.stderr.isatty())
 
 
-def _tell(folder: Path, left_out: int = 0) -> None:
-    """What is in a finished set."""
+def _tell(folder: Path, bad: dict[str, int] | None = None) -> None:
+    """What is in a finished set; bad: what has become of so many bad images."""
     with Packed(str(folder), 1, 3, DataOptions(workers=0)) as packed:
         told = [f"{count(split.size, 'image')} of {name}" for name, split in packed.splits.items()]
         told.append(count(len(packed.classes), "class", "es"))
-    told += [f"{count(left_out, 'bad image')} left out"] if left_out else []
+    told += [f"{count(n, 'bad image')} {what}" for what, n in (bad or {}).items() if n]
     print(f"{printable(str(folder))}: {', '.join(told)}")
 
 
@@ -270,7 +278,8 @@ class Whole:
 
 def _check_split(packed: Packed, split: str, reader: Loader) -> int:
     """How many images of a split are bad; a line for each."""
-    images = range(packed.splits[split].size)
+    size = packed.splits[split].size
+    images = [i for i in range(size) if packed.item(split, i).length]  # others were bad before
     parts = [images[i : i + FEW] for i in range(0, len(images), FEW)]
     pieces = ([(packed.item(split, i), None) for i in part] for part in parts)
     wrong = 0

@@ -6,7 +6,8 @@
     crc32     uint32 (n)      of its bytes: decoders do not notice most damage
     position  int64 (n)       its place in the split, which is mixed before it is cut
     key       UTF-8 (n)       its name; of a file whose name is no UTF-8, the bytes of that
-    left_out  UTF-8           what could not be read when the shard was made, and why
+    left_out  UTF-8           what could not be read when the shard was made, and why; it has no
+                              place in the other tables, or one without bytes
 
 The attribute `tables` is a CRC-32 of all but bytes, the other attributes included. Any program with
 HDF5 1.8 or newer can read it. A shard is there whole or not at all, and of the same images it has
@@ -250,4 +251,7 @@ class From:
 
     def __call__(self, place: Place, draw: np.ndarray | None) -> Any:
         """What view(file, draw) gives. Raises BadImage."""
-        return self.view(io.BytesIO(self.places(place)), draw)
+        data = self.places(place)
+        if not data and place.crc32 is not None:
+            raise BadImage("could not be read when it was packed")
+        return self.view(io.BytesIO(data), draw)

@@ -248,6 +248,35 @@ def test_test_images_of_imagenet_that_are_gone(imagenet, tmp_path):
     assert call("make_data", f"--check={out}", "--workers=0").code == 0
 
 
+def test_submissions_of_a_packed_imagenet_with_bad_images(imagenet, tmp_path):
+    """They are those of the folder: a bad image has a line of its own."""
+    folder, out = shutil.copytree(imagenet, tmp_path / "imagenet"), tmp_path / "packed"
+    bad = "test/ILSVRC2012_test_00000003.JPEG", "val/ILSVRC2012_val_00000012.JPEG"
+    for name in bad:
+        (folder / name).write_bytes(b"no image")
+    packing = pack(folder, out)
+    assert sorted(packing.err.splitlines()) == [
+        f"bad image left out: {name}: no image of a known format" for name in bad
+    ]
+    assert "2 bad images kept without bytes" in packing.out
+    assert "is made again" not in pack(folder, out).out
+    checked = call("make_data", f"--check={out}", "--workers=0")
+    assert (checked.code, checked.err) == (0, "")
+    argv = f"--layer-def={tiny(tmp_path)}", f"--data-path={out}", f"--save-path={tmp_path / 'run'}"
+    assert call("train", *argv, "--epochs=1", "--minibatch=8", "--workers=0").code == 0
+    for split, lines, name in ("val", 12, bad[1]), ("test", 7, bad[0]):
+        made = []
+        for path in folder, out:
+            argv = f"--data-path={path}", f"--split={split}", f"--submission={tmp_path / 'x.txt'}"
+            told = call("test", tmp_path / "run", *argv, "--workers=0")
+            assert told.code == 0, told
+            assert f"lines of bad images (1, such as {name}) name the classes" in told.err
+            made.append((tmp_path / "x.txt").read_text())
+        assert f"{name}: could not be read when it was packed" in told.err
+        assert made[0] == made[1]
+        assert made[0].count("\n") == lines
+
+
 def test_other_splits_are_only_for_imagenet(made):
     with open_(made) as data, pytest.raises(DataError, match="only ImageNet's own layout"):
         data.test_with("test")
