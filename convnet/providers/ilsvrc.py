@@ -14,6 +14,7 @@ by the folders they are in, or the devkit, or LOC_val_solution.csv. Files are on
 are read: of 1.28 million not even the sizes are asked for, but for one of each class.
 """
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -84,6 +85,7 @@ class Ilsvrc(Images):
         names = Names([f"train{os.sep}{name}" for name in found],
                       (self._of_class("train", name) for name in found))  # fmt: skip
         self._labelled = self._val()
+        self._note_missing()
         self.splits = {"train": Split(names.inside, names), "test": self._labelled}
         self.fingerprint = self._print()
 
@@ -143,6 +145,17 @@ class Ilsvrc(Images):
         names, shown = zip(*sorted(pairs))
         labels = np.array(shown, np.int64)
         return Split(labels, Names([f"val{os.sep}{c}" for c in self.classes], [names], labels))
+
+    def _note_missing(self) -> None:
+        """Say so if the devkit knows more images of val/, of these classes, than there are."""
+        if not self.devkit:
+            return
+        ids, known = [self.devkit.ids[name] for name in self.classes], 0
+        with contextlib.suppress(DataError):  # a sorted val/ needs no ground truth
+            known = int(np.isin(self.devkit.ground_truth(), ids).sum())
+        if self._labelled.size < known:
+            self.warn(f"{printable(str(self._root / 'val'))}: {self._labelled.size:,} of {known:,} "
+                      "images are there; unpack ILSVRC2012_img_val.tar again")  # fmt: skip
 
     def _labels(self, names: list[str]) -> np.ndarray:
         """What the images of a flat val/ show, int64."""
