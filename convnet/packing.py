@@ -30,7 +30,16 @@ from convnet.loader import FEW, BadImage, DataError, Loader
 from convnet.providers import DataOptions, name_for, printable, provider_class
 from convnet.providers._decode import Decoded, decode
 from convnet.providers.images import Images
-from convnet.providers.packed import FORMAT, INDEX, UNLABELLED, Packed, name_of, strays
+from convnet.providers.packed import (
+    FORMAT,
+    INDEX,
+    UNLABELLED,
+    Packed,
+    name_of,
+    read_index,
+    sealed,
+    strays,
+)
 from convnet.shards import Record, Shard
 
 SAMPLE = 64  # images, whose median size says how many go into a shard
@@ -178,7 +187,7 @@ class Packing:
             kind = "ilsvrc"
         about = {"format": FORMAT, "source": kind, "classes": self.source.classes, "of": self.of}
         about["shards"] = made
-        files.replace(self.folder / INDEX, [json.dumps(about, indent=1).encode()])
+        files.replace(self.folder / INDEX, [json.dumps(sealed(about), indent=1).encode()])
         for path in strays(self.folder, made):
             with contextlib.suppress(DataError):
                 if shards.read(path).about.get("of") == self.of:  # of a split that had more images
@@ -260,6 +269,9 @@ def check(args) -> int:
         workers = loader.default_workers() if args.workers is None else args.workers
         with Loader(packed.viewer(Whole()), None, workers) as reader:
             bad = sum(_check_split(packed, name, reader) for name in packed.splits)
+    for path in strays(folder, read_index(folder)["shards"]):
+        print(f"{printable(str(path))}: is none of the shards that {INDEX} names; nothing reads it",
+              file=sys.stderr)  # fmt: skip
     if bad:
         raise DataError(f"{printable(str(folder))}: {count(bad, 'bad image')}; delete the shards "
                         f"that hold them, {shards.AGAIN}")  # fmt: skip

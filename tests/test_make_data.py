@@ -472,6 +472,7 @@ def test_two_images_at_one_position(copy):
     shards.write(copy / "train-00000.h5", [data, data], [], {"side": 0, "of": ""})
     index = json.loads((copy / "index.json").read_text())
     index["shards"]["train"] = [shards.read(copy / "train-00000.h5").about["tables"]]
+    del index["crc32"]
     (copy / "index.json").write_text(json.dumps(index))
     with pytest.raises(DataError, match="two of its images have one position"):
         open_(copy)
@@ -491,6 +492,38 @@ def test_a_damaged_index(copy, text):
     (copy / "index.json").write_text(text, "latin-1")
     with pytest.raises(DataError, match=r"index\.json: damaged, or of a newer convnet"):
         open_(copy)
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("classes", lambda classes: ["ant", "bee", "dog"]),
+        ("classes", lambda classes: classes[::-1]),
+        ("shards", lambda made: {**made, "train": []}),
+        ("source", lambda kind: "ilsvrc"),
+    ],
+)
+def test_an_index_that_was_changed(copy, field, change):
+    """Its checksum tells; sets of before there was one still open, but no class may come twice."""
+    path = copy / "index.json"
+    index = json.loads(path.read_text())
+    path.write_text(json.dumps({**index, field: change(index[field])}))
+    result = call("make_data", f"--check={copy}", "--workers=0")
+    assert result.code == 3
+    assert "index.json: damaged, or of a newer convnet; delete it and give the same" in result.err
+    del index["crc32"]
+    path.write_text(json.dumps(index))
+    assert call("make_data", f"--check={copy}", "--workers=0").code == 0
+    path.write_text(json.dumps({**index, "classes": ["ant", "bee", "ant"]}))
+    assert call("make_data", f"--check={copy}", "--workers=0").code == 3
+
+
+def test_a_shard_too_many_is_named(copy):
+    shutil.copy(copy / "train-00000.h5", copy / "train-00001.h5")
+    (copy / "mine.h5").touch()
+    result = call("make_data", f"--check={copy}", "--workers=0")
+    why = "is none of the shards that index.json names; nothing reads it"
+    assert (result.code, result.err) == (0, f"{copy / 'train-00001.h5'}: {why}\n")
 
 
 def test_bad_images(source, tmp_path):

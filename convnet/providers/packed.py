@@ -11,6 +11,7 @@ some 40 bytes for each image; an image whose checksum is wrong counts as a bad o
 
 import json
 import re
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -174,6 +175,12 @@ def strays(folder: Path, splits: dict[str, list[int]]) -> list[Path]:
             and path.name not in own]  # fmt: skip
 
 
+def sealed(index: dict) -> dict:
+    """What is in an index, with the CRC-32 of all the rest as one more field."""
+    rest = {name: value for name, value in index.items() if name != "crc32"}
+    return {**rest, "crc32": zlib.crc32(json.dumps(rest, sort_keys=True).encode())}
+
+
 def read_index(folder: Path) -> dict:
     """index.json of a set, looked through. Raises DataError."""
     path = folder / INDEX
@@ -184,7 +191,8 @@ def read_index(folder: Path) -> dict:
         classes, splits = found["classes"], found["shards"]
         right = all(isinstance(name, str) for name in (*classes, *splits, found["source"]))
         whole = all(isinstance(n, int) for sums in splits.values() for n in sums)
-        right &= isinstance(classes, list) and len(classes) > 1
+        right &= isinstance(classes, list) and 1 < len(classes) == len({*classes})
+        right &= found.get("crc32") in (None, sealed(found)["crc32"])  # older sets have none
         if not right or not whole or not {*SPLITS} <= {*splits} <= {*SPLITS, UNLABELLED}:
             raise ValueError
     except FileNotFoundError:
