@@ -125,6 +125,13 @@ def advice(error: OSError) -> str:
     return f"{error.strerror or error}; {ADVICE.get(error.errno, 'check the disk')}"
 
 
+def unread(error: Exception) -> str | None:
+    """What keeps a file from being read, and what may help; None if the error is of its content."""
+    if not isinstance(error, OSError) or error.errno in (None, errno.EINVAL):  # as HDF5 raises them
+        return None
+    return f"cannot be read, {os.strerror(error.errno).lower()}; look at its rights and the disk"
+
+
 def _sync(folder: Path) -> None:
     """Make a rename outlast a power cut, where the system has a way to."""
     if os.name != "posix":

@@ -123,19 +123,19 @@ def read(path: str | Path, classes: int | None = None) -> Shard:
 
     classes: how many there are, where that is known.
     """
-    if not Path(path).is_file():
-        why = "is not a file" if Path(path).exists() else "no such shard"
-        raise DataError(f"{path}: {why}; {AGAIN}")
     try:
-        with h5py.File(path, "r") as file:
-            return _read(file, str(path), classes)
+        if Path(path).is_file():
+            with h5py.File(path, "r") as file:
+                return _read(file, str(path), classes)
+        why = "is not a file" if Path(path).exists() else "no such shard"
     except DataError as e:
-        raise DataError(f"{path}: {e}; delete it, {AGAIN}") from None
+        why = f"{e}; delete it"
     except (OSError, RuntimeError, ValueError, TypeError, LookupError) as e:
+        if told := files.unread(e):  # it may be as good as ever
+            raise DataError(f"{path}: {told}") from None
         why = " ".join(str(e).split())[:150]
-        raise DataError(
-            f"{path}: damaged, or no shard of images ({why}); delete it, {AGAIN}"
-        ) from None
+        why = f"damaged, or no shard of images ({why}); delete it"
+    raise DataError(f"{path}: {why}, {AGAIN}")
 
 
 def _read(file: h5py.File, path: str, classes: int | None) -> Shard:

@@ -1,9 +1,11 @@
 """tools/make_data.py, and the providers of what it makes and is made from: packed, tars."""
 
+import errno
 import io
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -492,6 +494,32 @@ def test_a_damaged_index(copy, text):
     (copy / "index.json").write_text(text, "latin-1")
     with pytest.raises(DataError, match=r"index\.json: damaged, or of a newer convnet"):
         open_(copy)
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no file gives errors here")
+@pytest.mark.parametrize("name", ["index.json", "train-00000.h5"])
+def test_a_file_that_the_disk_does_not_give(copy, name):
+    """It is not called damaged, and nobody is told to delete it."""
+    (copy / name).unlink()
+    (copy / name).symlink_to("/proc/self/mem")  # whose first bytes are an I/O error
+    result = call("make_data", f"--check={copy}", "--workers=0")
+    why = "(input/output error|permission denied); look at its rights and the disk"
+    assert result.code == 3
+    assert re.fullmatch(f"{re.escape(str(copy / name))}: cannot be read, {why}\n", result.err)
+
+
+def test_a_folder_that_may_not_be_looked_at(source, monkeypatch):
+    def refuse(path, **_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with monkeypatch.context() as m:
+        m.setattr(Path, "is_file", refuse)
+        with pytest.raises(DataError, match="photos: cannot be read, permission denied; look at"):
+            name_for(str(source))
+    images = provider_class("images")
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match="photos: cannot be read, permission denied; look at"):
+        images(str(source), 32, 3)
 
 
 @pytest.mark.parametrize(

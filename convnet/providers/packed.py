@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convnet import shards
+from convnet import files, shards
 from convnet.ilsvrc import Devkit
 from convnet.loader import DataError
 from convnet.providers import SPLITS, Split, fingerprint, printable
@@ -195,13 +195,15 @@ def read_index(folder: Path) -> dict:
         right &= found.get("crc32") in (None, sealed(found)["crc32"])  # older sets have none
         if not right or not whole or not {*SPLITS} <= {*splits} <= {*SPLITS, UNLABELLED}:
             raise ValueError
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         begun = (folder / name_of("train", 0)).is_file()
         why = f"is no set of tools/make_data.py: there is no {INDEX} in it"
         if begun:
             why = "the set is not finished; the same command of tools/make_data.py goes on with it"
         raise DataError(f"{printable(str(folder))}: {why}") from None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except OSError as e:
+        raise DataError(f"{printable(str(path))}: {files.unread(e) or e}") from None
+    except (ValueError, LookupError, TypeError, AttributeError):
         raise DataError(f"{printable(str(path))}: damaged, or of a newer convnet; delete it and "
                         "give the same command of tools/make_data.py") from None  # fmt: skip
     return found
