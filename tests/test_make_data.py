@@ -578,6 +578,26 @@ def test_bad_images(source, tmp_path):
     assert all(any(line.endswith(text) for line in lines) for text in told)
 
 
+def test_links_that_lead_nowhere_are_bad_images(source, tmp_path):
+    folder = shutil.copytree(source, tmp_path / "photos")
+    (folder / "ant" / "loop.jpg").symlink_to("loop.jpg")
+    (folder / "bee" / "gone.jpg").symlink_to(tmp_path / "gone.jpg")
+    (folder / "circle").symlink_to("circle")
+    (folder / "cat" / "a_folder.jpg").symlink_to(folder / "ant")
+    result = pack(folder, tmp_path / "packed")
+    assert sorted(result.err.splitlines()) == [
+        f"bad image left out: {Path('ant', 'loop.jpg')}: too many levels of symbolic links",
+        f"bad image left out: {Path('bee', 'gone.jpg')}: no such file or directory",
+    ]
+    with open_(folder) as a, open_(tmp_path / "packed") as b:
+        a.warn = lambda line: None
+        assert a.train.size + a.test.size == 29
+        assert b.train.size + b.test.size == 27
+        assert sum(len(batch.labels) for batch in a.batches("train", 8)) == b.train.size
+    told = pack(folder, tmp_path / "stopped", "--on-bad-image=stop", code=3)
+    assert told.err.count("\n") == 1
+
+
 def test_a_full_disk_is_told_and_leaves_no_shard(source, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")

@@ -1,6 +1,7 @@
 """Folders of images on the disk, as the providers look at them."""
 
 import os
+import stat
 from pathlib import Path
 
 from convnet.providers._decode import SUFFIXES
@@ -49,8 +50,25 @@ def folders(path: Path) -> list[Path]:
     if not path.is_dir():
         return []
     with os.scandir(path) as entries:  # which asks the disk about no file
-        found = [e.name for e in entries if not e.name.startswith(".") and e.is_dir()]
+        found = [e.name for e in entries if not e.name.startswith(".") and _is_folder(e)]
     return [path / name for name in sorted(found, key=os.fsencode)]
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    """Whether it is a folder, or a link to one; a link in a circle is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _size(entry: os.DirEntry) -> int | None:
+    """The bytes of a file, 0 of a link that leads to none: a bad image; None of what is no file."""
+    try:
+        found = entry.stat()
+    except OSError:
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def changed(path: Path) -> int:
@@ -73,8 +91,8 @@ def files(folder: str | Path) -> list[tuple[str, int]]:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 inside.append(entry.path)
-            elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
-                found.append((entry.path, entry.stat().st_size))
+            elif entry.name.lower().endswith(SUFFIXES) and (size := _size(entry)) is not None:
+                found.append((entry.path, size))
     for path in inside:
         found += files(path)
     return sorted(found, key=lambda file: os.fsencode(file[0]))
