@@ -90,6 +90,30 @@ def hold(file: IO) -> bool:
     return _locked(file) is not False
 
 
+class Held(Exception):
+    """Another process has what a lock is for; the text is its number."""
+
+
+def locked(path: Path) -> IO:
+    """A file that is held until it is closed or we die, with our number in it.
+
+    Raises Held where another process has it; OSError where the disk does.
+    """
+    while True:
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(path.open("a+b", buffering=0))
+            if not hold(file):
+                file.seek(0)
+                other = file.read(20).decode("ascii", "replace").strip()
+                raise Held(other or "of unknown number")
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                file.truncate(0)
+                file.write(b"%d\n" % os.getpid())
+                stack.pop_all()
+                return file
+        # the process that had it has just taken it away
+
+
 def _locked(file: IO) -> bool | None:
     """Whether a file is locked for us now; None on a disk without locks."""
     try:

@@ -43,6 +43,7 @@ from convnet.providers.packed import (
 from convnet.shards import Record, Shard
 
 SAMPLE = 64  # images, whose median size says how many go into a shard
+LOCK = ".packing.lock"  # in the folder while it is packed into
 MIX = 2012  # the seed
 
 
@@ -246,11 +247,29 @@ def pack(args) -> int:
             raise UsageError(f"--out={args.out}: is a file; name a folder")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            files.sweep(folder)
-            packing.run()
+            with _alone(folder):
+                files.sweep(folder)
+                packing.run()
         except OSError as e:
             raise UsageError(f"--out={args.out}: {files.advice(e)}") from None
     return 0
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep others from packing into a folder: of two, each would take the other's shards away."""
+    path = folder / LOCK
+    try:
+        file = files.locked(path)
+    except files.Held as e:
+        raise UsageError(f"--out={folder}: process {e} packs into this folder; wait for its end, "
+                         "or name another folder") from None  # fmt: skip
+    with file:
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # Windows deletes no file that is open
+                path.unlink()
 
 
 def _add_unlabelled(source: Images) -> None:

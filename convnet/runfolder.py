@@ -1,6 +1,5 @@
 """The folder of a run: checkpoints named <epoch>.<batch>.h5, and one run at a time in it."""
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -118,17 +117,12 @@ def run_lock(folder: str | Path) -> Iterator[None]:
     """
     path = Path(folder) / LOCK
     try:
-        file = path.open("a+")
+        file = files.locked(path)
     except OSError as e:
-        raise CheckpointError(f"{path}: cannot be opened, {e.strerror}") from None
+        raise CheckpointError(f"{path}: {files.advice(e)}") from None
+    except files.Held as e:
+        raise CheckpointError(
+            f"{folder}: process {e} runs in this folder; end it or choose another folder"
+        ) from None
     with file:
-        if not files.hold(file):
-            file.seek(0)
-            other = file.read(20).strip() or "of unknown number"
-            raise CheckpointError(
-                f"{folder}: process {other} runs in this folder; end it or choose another folder"
-            )
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
         yield

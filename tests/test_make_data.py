@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convnet import shards
+from convnet import files as convnet_files
+from convnet import packing, shards
 from convnet.providers import DataError, DataOptions, name_for, packed, provider_class
 from convnet.providers._pictures import has_no_classes
 from tests.test_ilsvrc import KIT, devkit, images
@@ -359,6 +360,22 @@ def test_it_goes_on_after_kill_9(tmp_path):
     assert len(list(out.glob("train-*"))) > 4
     wrong = pack(source, out, code=2)  # other options
     assert "holds shards of other images or options" in wrong.err
+
+
+def test_two_at_a_time(source, tmp_path):
+    """The second is refused, and changes nothing; the lock of one that was killed is none."""
+    out = tmp_path / "packed"
+    pack(source, out)
+    before = files(out)
+    with convnet_files.locked(out / packing.LOCK):
+        told = pack(source, out, "--shard-size=2", code=2)
+    why = f"process {os.getpid()} packs into this folder; wait for its end, or name another folder"
+    assert told.err == f"--out={out}: {why}\n"
+    assert (out / packing.LOCK).exists()
+    assert files(out).items() - before.items() == {(packing.LOCK, b"%d\n" % os.getpid())}
+    pack(source, out)
+    assert files(out) == before
+    assert not list(out.glob(".*"))
 
 
 @pytest.mark.parametrize("how", ["written over", "an older file", "a link", "in a tar"])
