@@ -646,6 +646,7 @@ def test_commands_that_cannot_be(source, made, tmp_path):
     for option, why in (
         ("--quality=96", "must be a whole number from 1 to 95, not '96'"),
         ("--quality=0", "must be a whole number from 1 to 95, not '0'"),
+        ("--workers=257", "must be a whole number from 0 to 256, not '257'"),
         ("--resize=1e11", "must be a whole number from 1 to 999999999, in digits, not '1e11'"),
         ("--resize=1000000000", "must be a whole number from 1 to 999999999, not '1000000000'"),
     ):

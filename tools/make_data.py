@@ -76,7 +76,7 @@ def arguments():
     )
     parser.add_argument(
         "--workers",
-        type=options.natural,
+        type=options.workers,
         metavar="N",
         help="processes that decode images; 0: none (default: as many as cores, at most 4)",
     )
