@@ -24,7 +24,7 @@ import numpy as np
 
 from convnet import files, loader, shards, views
 from convnet.cli import UsageError
-from convnet.given import count
+from convnet.given import check_fraction, count
 from convnet.ilsvrc import FOLDER
 from convnet.loader import FEW, BadImage, DataError, Loader
 from convnet.providers import DataOptions, name_for, printable, provider_class
@@ -240,6 +240,7 @@ def pack(args) -> int:
         raise UsageError(f"--out={args.out}: is in the folder that it is made from")
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(kind(args.source, 1, 3, DataOptions(workers=0, **given)))
+        check_fraction(args.test_fraction, source)
         _add_unlabelled(source)
         packing = Packing(source, folder, args)
         stack.callback(packing.loader.close)

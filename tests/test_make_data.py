@@ -133,6 +133,20 @@ def test_names_that_are_no_utf_8(source, tmp_path):
         assert {os.path.relpath(path, folder) for path in [*odd[:2], literal]} <= found
 
 
+def test_a_test_fraction_of_what_has_images_to_test_with(made, imagenet, tmp_path):
+    """It is refused, not passed over."""
+    for split in "train", "test":
+        photos(tmp_path / "photos" / split, each=4)
+    why = "has images to test with of its own; leave the option away"
+    for folder in tmp_path / "photos", imagenet:
+        told = pack(folder, tmp_path / "packed", "--test-fraction=0.5", code=2)
+        assert told.err == f"--test-fraction=0.5: {folder} {why}\n"
+    argv = f"--layer-def={tiny(tmp_path)}", "--epochs=1", "--workers=0", "--test-fraction=0.5"
+    told = call("train", *argv, f"--data-path={made}")
+    assert (told.code, told.err) == (2, f"--test-fraction=0.5: {made} {why}\n")
+    assert not (tmp_path / "packed").exists()
+
+
 def test_train_and_test_folders(tmp_path):
     for split, each in ("train", 6), ("val", 2):
         photos(tmp_path / "photos" / split, each=each)
@@ -632,17 +646,23 @@ def test_commands_that_cannot_be(source, made, tmp_path):
         assert pattern in result.err
         assert result.err.count("\n") == 1
 
-    fails(
-        2,
-        "name the images to pack, or a set to --check",
-    )
-    fails(2, "name the images to pack, or a set to --check", source, f"--check={made}")
+    one = "name one of these: the images to pack, a set to --check, one to --download"
+    fails(2, one)
+    fails(2, one, source, f"--check={made}")
+    fails(2, one, source, f"--out={tmp_path / 'x'}", f"--check={made}")
     fails(2, "--out=DIR: name the folder to make", source)
     fails(2, "is in the folder that it is made from", source, f"--out={source / 'packed'}")
     fails(2, "is packed; what can be packed is images", made, f"--out={tmp_path / 'x'}")
     fails(3, "no such folder", tmp_path / "none", f"--out={tmp_path / 'x'}")
     fails(3, "no such folder", f"--check={tmp_path / 'none'}")
     fails(3, "photos: is no set of tools/make_data.py: there is no index.json", f"--check={source}")
+    for option in ("--out=x", "--resize=32", "--quality=90", "--shard-size=1",
+                   "--test-fraction=0.2", "--on-bad-image=stop"):  # fmt: skip
+        fails(2, f"{option.partition('=')[0]}: goes with SOURCE", f"--check={made}", option)
+        fails(2, f"{option.partition('=')[0]}: goes with SOURCE", "--download=cifar10", option)
+    fails(2, "--to: goes with --download", f"--check={made}", "--to=x")
+    fails(2, "--workers: goes with SOURCE or --check", "--download=cifar10", "--workers=1")
+    fails(2, "--quality: goes with --resize", source, f"--out={tmp_path / 'x'}", "--quality=50")
     for option, why in (
         ("--quality=96", "must be a whole number from 1 to 95, not '96'"),
         ("--quality=0", "must be a whole number from 1 to 95, not '0'"),

@@ -112,6 +112,7 @@ class Provider:
 
     mirror = True  # whether mirrored images show the same class
     noise = 0.1  # what color_noise=None means
+    divided = False  # whether options.test_fraction says what is tested with
     piece: int | None = None  # most images that _read is asked for at once; None: a whole batch
 
     classes: list[str]

@@ -95,6 +95,7 @@ class Images(Provider):
 
     def _divided(self, classes: dict) -> dict:
         """{split: {class: files}}: a part of each class is for testing."""
+        self.divided = True
         lone = next((name for name, files in classes.items() if len(files) < 2), None)
         if lone is not None:
             raise DataError(f"{printable(self.path)}: class {printable(lone)} has one image; "
