@@ -24,6 +24,7 @@ ADVICE = {
     errno.EROFS: "choose a folder that can be written to",
     errno.ENOENT: "make its folder first",
 }
+PART = re.compile(r"\.\d+-[0-9a-f]{8}\.part")  # what `replace` writes to
 DAY = 24 * 3600  # seconds
 
 
@@ -68,7 +69,7 @@ def _begun(folder: Path) -> tuple[Path, IO]:
 def sweep(folder: Path) -> None:
     """Delete what `replace` has left where others keep files as well: by its whole name."""
     for path in leftovers(folder):
-        if re.fullmatch(r"\.\d+-[0-9a-f]{8}\.part", path.name):
+        if PART.fullmatch(path.name):
             with contextlib.suppress(OSError):
                 path.unlink()
 

@@ -33,6 +33,7 @@ from convnet.providers.images import Images
 from convnet.providers.packed import (
     FORMAT,
     INDEX,
+    NAME,
     UNLABELLED,
     Packed,
     name_of,
@@ -238,6 +239,9 @@ def pack(args) -> int:
     folder = Path(args.out)
     if Path(args.source).resolve() in (folder.resolve(), *folder.resolve().parents):
         raise UsageError(f"--out={args.out}: is in the folder that it is made from")
+    if folder.resolve() in Path(args.source).resolve().parents:
+        raise UsageError(f"--out={args.out}: is a folder that {printable(args.source)} is in; name "
+                         "another")  # fmt: skip
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(kind(args.source, 1, 3, DataOptions(workers=0, **given)))
         check_fraction(args.test_fraction, source)
@@ -248,12 +252,23 @@ def pack(args) -> int:
             raise UsageError(f"--out={args.out}: is a file; name a folder")
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            _check_ours(folder)
             with _alone(folder):
                 files.sweep(folder)
                 packing.run()
         except OSError as e:
             raise UsageError(f"--out={args.out}: {files.advice(e)}") from None
     return 0
+
+
+def _check_ours(folder: Path) -> None:
+    """UsageError for a folder of other things, among which a set would be hard to find."""
+    names = os.listdir(folder)  # noqa: PTH208 (there may be many)
+    begun = any(NAME.fullmatch(n) or n == LOCK or files.PART.fullmatch(n) for n in names)
+    begun |= INDEX in names and FORMAT in (folder / INDEX).read_text("utf-8", "replace")
+    if names and not begun:
+        raise UsageError(f"--out={folder}: holds other things, such as {printable(min(names))}; "
+                         "name a new folder, or an empty one")  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -481,6 +481,27 @@ def test_check(made):
     assert "21 images of train, 6 images of test, 3 classes" in result.out
 
 
+def test_a_folder_of_other_things_is_let_be(source, made, tmp_path):
+    def refused(folder, why):
+        before = files(folder)
+        told = pack(source, folder, code=2)
+        assert told.err == f"--out={folder}: {why}\n"
+        assert files(folder) == before
+
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "letter.txt").write_text("dear")
+    (home / "index.json").write_text("{}")  # of somebody else
+    refused(home, "holds other things, such as index.json; name a new folder, or an empty one")
+    refused(source.parent, f"is a folder that {source} is in; name another")
+    (home / ".1-00000000.part").touch()  # a run that was killed before its first shard
+    pack(source, home)
+    (tmp_path / "lost").mkdir()  # all shards are
+    shutil.copy(made / "index.json", tmp_path / "lost")
+    pack(source, tmp_path / "lost")
+    assert files(tmp_path / "lost") == files(made)
+
+
 def test_a_lost_or_damaged_shard_is_made_again(source, copy, made):
     (copy / "train-00000.h5").unlink()
     with pytest.raises(DataError, match=r"train-00000\.h5: no such shard"):
