@@ -731,6 +731,17 @@ def test_tars_by_class_and_a_tar_of_tars(source, made, tmp_path):
     assert files(tmp_path / "packed") == files(made)
 
 
+def test_a_tar_beside_folders_is_told_to_be_left_out(source, tmp_path):
+    folder = shutil.copytree(source, tmp_path / "photos")
+    tar(folder / "dog.tar", folder / "ant")
+    why = "left out, as there are folders, too; unpack it into one"
+    told = pack(folder, tmp_path / "packed")
+    assert told.err == f"{folder}: dog.tar {why}\n"
+    assert "3 classes" in told.out
+    shutil.copy(folder / "dog.tar", folder / "eel.tar")
+    assert pack(folder, tmp_path / "packed").err == f"{folder}: dog.tar and 1 more {why}\n"
+
+
 def test_ilsvrc_as_it_is_downloaded(imagenet, tmp_path):
     folder = tmp_path / "downloads"
     (tmp_path / "inner").mkdir()

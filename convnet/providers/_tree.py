@@ -33,6 +33,10 @@ class Disk:
         names = os.listdir(self.root / path)  # noqa: PTH208 (speed: 1.28 million in all)
         return sorted(n for n in names if n.lower().endswith(SUFFIXES) and n[0] != ".")
 
+    def tars(self, path: str) -> list[str]:
+        """The names of the tar files in a folder, sorted; nothing in them is seen."""
+        return sorted(file.name for file in (self.root / path).glob("*.tar"))
+
     def size(self, path: str) -> int:
         """The bytes of a file, -1 where there is none."""
         try:

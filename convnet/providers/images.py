@@ -88,6 +88,10 @@ class Images(Provider):
         for name, files in found.items():
             if not files:
                 raise DataError(f"{where}/{printable(name)}: no image in it ({' '.join(SUFFIXES)})")
+        if tars := self._tree.tars(path):
+            others = f" and {len(tars) - 1} more" if len(tars) > 1 else ""
+            self.warn(f"{where}: {printable(tars[0])}{others} left out, as there are folders, too; "
+                      "unpack it into one")  # fmt: skip
         if len(found) == 1:
             only = printable(*found)
             raise DataError(f"{where}: only one class, {only}; it takes two to classify")
