@@ -86,6 +86,7 @@ class Packing:
         self.splits = {name: s for name, s in source.splits.items() if s.size or name != UNLABELLED}
         # the splits that submissions are made of: a bad image keeps its place
         self.keeping = {"test", UNLABELLED} if hasattr(source, "devkit") else set()
+        self.changed = False  # whether anything was to do
         self.each = max(1, (args.shard_size << 20) // self._typical())
         what = source.fingerprint, args.resize, args.resize and args.quality, self.each
         self.of = " ".join(map(str, what))
@@ -115,7 +116,7 @@ class Packing:
                 made[split].append(shard.about["tables"])
                 bad[[*bad][split in self.keeping]] += len(shard.left_out)
         self._finish(made)
-        _tell(self.folder, bad)
+        _tell(self.folder, bad, "" if self.changed else "; nothing to do")
 
     def _shard(self, split: str, number: int, part: np.ndarray) -> Shard:
         """The shard of these images, made unless it is there."""
@@ -130,6 +131,7 @@ class Packing:
                 return found
             (self.folder / INDEX).unlink(missing_ok=True)  # of a set that is no more
             print(f"{path.name}: is made again, {why}")
+        self.changed = True
         began = _clock(self.folder)
         left_out, about = [], {"of": self.of, "side": 0}
         size = shards.write(path, self._records(split, part, left_out, about), left_out, about)
@@ -189,7 +191,9 @@ class Packing:
             kind = "ilsvrc"
         about = {"format": FORMAT, "source": kind, "classes": self.source.classes, "of": self.of}
         about["shards"] = made
-        files.replace(self.folder / INDEX, [json.dumps(sealed(about), indent=1).encode()])
+        index, path = json.dumps(sealed(about), indent=1).encode(), self.folder / INDEX
+        self.changed |= not path.is_file() or path.read_bytes() != index
+        files.replace(path, [index])
         for path in strays(self.folder, made):
             with contextlib.suppress(DataError):
                 if shards.read(path).about.get("of") == self.of:  # of a split that had more images
@@ -218,13 +222,13 @@ def _bar(total: int, what: str):
     return tqdm(total=total, desc=what, unit="img", leave=False, disable=not sys.stderr.isatty())
 
 
-def _tell(folder: Path, bad: dict[str, int] | None = None) -> None:
+def _tell(folder: Path, bad: dict[str, int] | None = None, ending: str = "") -> None:
     """What is in a finished set; bad: what has become of so many bad images."""
     with Packed(str(folder), 1, 3, DataOptions(workers=0)) as packed:
         told = [f"{count(split.size, 'image')} of {name}" for name, split in packed.splits.items()]
         told.append(count(len(packed.classes), "class", "es"))
     told += [f"{count(n, 'bad image')} {what}" for what, n in (bad or {}).items() if n]
-    print(f"{printable(str(folder))}: {', '.join(told)}")
+    print(f"{printable(str(folder))}: {', '.join(told)}{ending}")
 
 
 def pack(args) -> int:

@@ -621,7 +621,9 @@ def test_bad_images(source, tmp_path):
     assert lines[1] == "bad image left out: bee/text.jpg: no image of a known format"
     assert "2 bad images left out" in result.out
     again = pack(folder, tmp_path / "packed")  # nothing is read again, but it is told
-    assert (again.out, again.err) == (result.out.splitlines()[-1] + "\n", "")
+    assert (again.out, again.err) == (result.out.splitlines()[-1] + "; nothing to do\n", "")
+    (tmp_path / "packed" / "index.json").unlink()
+    assert pack(folder, tmp_path / "packed").out == result.out.splitlines()[-1] + "\n"
     with open_(folder) as a, open_(tmp_path / "packed") as b:
         good = [key for key in a.train.keys if key not in ("ant/2.jpg", "bee/text.jpg")]
         assert list(b.train.keys) == good
