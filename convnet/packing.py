@@ -254,6 +254,8 @@ def pack(args) -> int:
         stack.callback(packing.loader.close)
         if folder.is_file():
             raise UsageError(f"--out={args.out}: is a file; name a folder")
+        if not folder.exists():
+            stack.callback(_remove_empty, folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _check_ours(folder)
@@ -263,6 +265,11 @@ def pack(args) -> int:
         except OSError as e:
             raise UsageError(f"--out={args.out}: {files.advice(e)}") from None
     return 0
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # there is something in it, as there should be
+        folder.rmdir()
 
 
 def _check_ours(folder: Path) -> None:

@@ -613,6 +613,9 @@ def test_bad_images(source, tmp_path):
     (folder / "ant" / "2.jpg").write_bytes(raw[: len(raw) // 2])
     stopped = pack(folder, tmp_path / "stopped", "--on-bad-image=stop", code=3)
     assert stopped.err.count("\n") == 1
+    assert not (tmp_path / "stopped").exists()
+    (tmp_path / "stopped").mkdir()  # one that we did not make
+    pack(folder, tmp_path / "stopped", "--on-bad-image=stop", code=3)
     assert not list((tmp_path / "stopped").iterdir())
     result = pack(folder, tmp_path / "packed")
     lines = sorted(result.err.splitlines())
@@ -659,7 +662,7 @@ def test_a_full_disk_is_told_and_leaves_no_shard(source, tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "_finish", full)
     result = pack(source, tmp_path / "packed", code=2)
     assert result.err == f"--out={tmp_path / 'packed'}: No space left on device; free some space\n"
-    assert not list((tmp_path / "packed").iterdir())
+    assert not (tmp_path / "packed").exists()
 
 
 def test_commands_that_cannot_be(source, made, tmp_path):
