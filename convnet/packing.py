@@ -301,11 +301,8 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _add_unlabelled(source: Images) -> None:
     """Let ILSVRC's test images, where there are some, be a split of their own."""
-    if hasattr(source, "devkit"):
-        with contextlib.suppress(DataError):
-            source.test_with("test")
-            source.splits[UNLABELLED] = source.test
-            source.test_with("val")
+    if hasattr(source, "devkit") and (found := source.unlabelled("test")):
+        source.splits[UNLABELLED] = found
 
 
 def check(args) -> int:

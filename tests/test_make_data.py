@@ -239,6 +239,21 @@ def test_imagenet(imagenet, tmp_path):
     assert "without the blacklist: 10 images" in errors[1].out
 
 
+def test_a_test_folder_that_cannot_be_read_is_not_passed_over(imagenet, tmp_path, monkeypatch):
+    listed = os.listdir
+
+    def refuse(path):
+        if Path(path).name == "test":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    told = pack(imagenet, tmp_path / "packed", code=3)
+    why = "cannot be read, permission denied; look at its rights and the disk"
+    assert told.err == f"{imagenet / 'test'}: {why}\n"
+    assert not (tmp_path / "packed").exists()
+
+
 def test_test_images_of_imagenet_that_are_gone(imagenet, tmp_path):
     """Their shard is made again, or deleted; those of train and val stay as they are."""
     folder, out = shutil.copytree(imagenet, tmp_path / "imagenet"), tmp_path / "packed"

@@ -4,6 +4,9 @@ import os
 import stat
 from pathlib import Path
 
+from convnet.files import unread
+from convnet.loader import DataError
+from convnet.providers import printable
 from convnet.providers._decode import SUFFIXES
 
 
@@ -27,10 +30,17 @@ class Disk:
         return [(os.path.relpath(file, self.root), size) for file, size in found]
 
     def names(self, path: str) -> list[str]:
-        """The names of the images in a folder, sorted; by their endings, no file is looked at."""
+        """The names of the images in a folder, sorted; by their endings, no file is looked at.
+
+        Raises DataError.
+        """
         if not self.has(path):
             return []
-        names = os.listdir(self.root / path)  # noqa: PTH208 (speed: 1.28 million in all)
+        try:
+            names = os.listdir(self.root / path)  # noqa: PTH208 (speed: 1.28 million in all)
+        except OSError as e:
+            where = printable(str(self.root / path))
+            raise DataError(f"{where}: {unread(e) or e}") from None
         return sorted(n for n in names if n.lower().endswith(SUFFIXES) and n[0] != ".")
 
     def tars(self, path: str) -> list[str]:

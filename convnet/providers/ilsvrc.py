@@ -196,12 +196,17 @@ class Ilsvrc(Images):
         """test: the images of test/, in the order of their names, without labels; or val again."""
         if name == "val":
             self.splits["test"] = self._labelled
-        elif names := self._tree.names(name):
-            self.splits["test"] = Split(np.full(len(names), -1), Names([name], [names]))
+        elif found := self.unlabelled(name):
+            self.splits["test"] = found
         else:
             raise DataError(f"{printable(str(self._root / name))}: no image in it; unpack the tar "
                             "of the test images there")  # fmt: skip
         self._small.pop("test", None)
+
+    def unlabelled(self, name: str) -> Split | None:
+        """The images of a folder that nobody tells anything of; None if there are none."""
+        names = self._tree.names(name)
+        return Split(np.full(len(names), -1), Names([name], [names])) if names else None
 
     def _print(self) -> str:
         """The fingerprint; the same for a val/ that is flat and one that is sorted."""
