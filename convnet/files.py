@@ -80,10 +80,25 @@ def leftovers(folder: Path) -> Iterator[Path]:
     On a disk without locks nobody can tell; there it is what nothing was written to for a day.
     """
     for path in folder.glob(".*.part"):
-        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-            ours = _locked(file)
-            if ours or (ours is None and time.time() - path.stat().st_mtime > DAY):
+        with abandoned(path) as found:
+            if found:
                 yield path
+
+
+@contextlib.contextmanager
+def abandoned(path: Path) -> Iterator[bool]:
+    """Whether the process that held a file is dead; if so, the file is held meanwhile.
+
+    On a disk without locks: whether nothing was written to it for a day.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(path.open("rb"))
+            ours = _locked(file)
+            found = ours or (ours is None and time.time() - path.stat().st_mtime > DAY)
+        except FileNotFoundError:
+            found = False
+        yield found
 
 
 def hold(file: IO) -> bool:
