@@ -14,6 +14,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +105,7 @@ class Packing:
 
     def run(self) -> None:
         """Make what is missing."""
-        made, bad = {}, {"left out": 0, "kept without bytes": 0}
+        made, bad = {}, Counter()
         for split, images in self.splits.items():
             order = np.arange(images.size)
             if split == "train":
@@ -114,7 +115,8 @@ class Packing:
             for number, part in enumerate(parts):
                 shard = self._shard(split, number, part)
                 made[split].append(shard.about["tables"])
-                bad[[*bad][split in self.keeping]] += len(shard.left_out)
+                what = "kept without bytes" if split in self.keeping else "left out"
+                bad[what] += len(shard.left_out)
         self._finish(made)
         _tell(self.folder, bad, "" if self.changed else "; nothing to do")
 
@@ -222,7 +224,7 @@ def _bar(total: int, what: str):
     return tqdm(total=total, desc=what, unit="img", leave=False, disable=not sys.stderr.isatty())
 
 
-def _tell(folder: Path, bad: dict[str, int] | None = None, ending: str = "") -> None:
+def _tell(folder: Path, bad: Counter | None = None, ending: str = "") -> None:
     """What is in a finished set; bad: what has become of so many bad images."""
     with Packed(str(folder), 1, 3, DataOptions(workers=0)) as packed:
         told = [f"{count(split.size, 'image')} of {name}" for name, split in packed.splits.items()]
