@@ -29,6 +29,7 @@ from convnet.providers import printable
 TRIES = 5  # in a row without a byte
 PATIENCE = 60  # seconds without a byte
 BLOCK = 1 << 20
+LOCK = ".lock"  # in a folder that is unpacked into
 
 
 class Archive(NamedTuple):
@@ -178,14 +179,11 @@ def _bar(archive: Archive, have: int):
 
 def unpack(paths: list[Path], folder: Path, made: str) -> None:
     """Unpack tar files, all of which make the one folder `made`. Raises DataError, OSError."""
-    for old in folder.glob(".unpacked-*"):  # of a run that was killed
-        if time.time() - old.stat().st_mtime > files.DAY:
-            shutil.rmtree(old, ignore_errors=True)
+    _sweep(folder)
     if not hasattr(tarfile, "data_filter"):
         raise DataError("to unpack safely takes Python 3.11.4 or newer")
     with contextlib.ExitStack() as stack:
-        beside = Path(tempfile.mkdtemp(prefix=".unpacked-", dir=folder))
-        stack.callback(shutil.rmtree, beside, ignore_errors=True)
+        beside = stack.enter_context(_beside(folder))
         for path in paths:
             try:
                 with tarfile.open(path) as tar:
@@ -201,3 +199,30 @@ def unpack(paths: list[Path], folder: Path, made: str) -> None:
             raise DataError(f"{paths[0]}: makes no folder {made}")
         (folder / made).parent.mkdir(exist_ok=True)
         (beside / made).rename(folder / made)
+
+
+@contextlib.contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """A folder to unpack into, held as ours by a lock in it; it is gone afterwards."""
+    while True:
+        made = Path(tempfile.mkdtemp(prefix=".unpacked-", dir=folder))
+        try:
+            file = files.locked(made / LOCK)
+            break
+        except (files.Held, FileNotFoundError):  # a sweep has just taken it for a leftover
+            continue
+    try:
+        with file:
+            yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what runs that were killed have unpacked; what live ones have is let be."""
+    for old in folder.glob(".unpacked-*"):
+        lock = old / LOCK
+        with files.abandoned(lock) as dead:
+            begun = not lock.exists() and time.time() - old.stat().st_mtime > files.DAY
+            if dead or begun:
+                shutil.rmtree(old, ignore_errors=True)

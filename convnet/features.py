@@ -268,6 +268,8 @@ def read(path: str | Path, layer: str | None = None) -> Features:
     except (DataError, UsageError) as e:
         raise type(e)(f"{path}: {e}") from None
     except (OSError, RuntimeError, ValueError, TypeError, AttributeError, LookupError) as e:
+        if told := files.unread(e):
+            raise DataError(f"{path}: {told}") from None
         why = " ".join(str(e).split())[:150]
         raise DataError(f"{path}: damaged, or no file of tools/features.py ({why})") from None
 

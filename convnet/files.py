@@ -25,6 +25,7 @@ ADVICE = {
     errno.ENOENT: "make its folder first",
     errno.ENOTDIR: "a part of its path is a file",
 }
+PART = re.compile(r"\.\d+-[0-9a-f]{8}\.part")  # what `replace` writes to
 DAY = 24 * 3600  # seconds
 
 
@@ -69,7 +70,7 @@ def _begun(folder: Path) -> tuple[Path, IO]:
 def sweep(folder: Path) -> None:
     """Delete what `replace` has left where others keep files as well: by its whole name."""
     for path in leftovers(folder):
-        if re.fullmatch(r"\.\d+-[0-9a-f]{8}\.part", path.name):
+        if PART.fullmatch(path.name):
             with contextlib.suppress(OSError):
                 path.unlink()
 
@@ -80,15 +81,54 @@ def leftovers(folder: Path) -> Iterator[Path]:
     On a disk without locks nobody can tell; there it is what nothing was written to for a day.
     """
     for path in folder.glob(".*.part"):
-        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-            ours = _locked(file)
-            if ours or (ours is None and time.time() - path.stat().st_mtime > DAY):
+        with abandoned(path) as found:
+            if found:
                 yield path
+
+
+@contextlib.contextmanager
+def abandoned(path: Path) -> Iterator[bool]:
+    """Whether the process that held a file is dead; if so, the file is held meanwhile.
+
+    On a disk without locks: whether nothing was written to it for a day.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(path.open("rb"))
+            ours = _locked(file)
+            found = ours or (ours is None and time.time() - path.stat().st_mtime > DAY)
+        except FileNotFoundError:
+            found = False
+        yield found
 
 
 def hold(file: IO) -> bool:
     """Mark an open file as ours until it is closed or we die; False if another process has it."""
     return _locked(file) is not False
+
+
+class Held(Exception):
+    """Another process has what a lock is for; the text is its number."""
+
+
+def locked(path: Path) -> IO:
+    """A file that is held until it is closed or we die, with our number in it.
+
+    Raises Held where another process has it; OSError where the disk does.
+    """
+    while True:
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(path.open("a+b", buffering=0))
+            if not hold(file):
+                file.seek(0)
+                other = file.read(20).decode("ascii", "replace").strip()
+                raise Held(other or "of unknown number")
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                file.truncate(0)
+                file.write(b"%d\n" % os.getpid())
+                stack.pop_all()
+                return file
+        # the process that had it has just taken it away
 
 
 def _locked(file: IO) -> bool | None:
@@ -124,6 +164,13 @@ def _hold_windows(file: IO) -> bool:
 def advice(error: OSError) -> str:
     """What went wrong with a file, and what may help."""
     return f"{error.strerror or error}; {ADVICE.get(error.errno, 'check the disk')}"
+
+
+def unread(error: Exception) -> str | None:
+    """What keeps a file from being read, and what may help; None if the error is of its content."""
+    if not isinstance(error, OSError) or error.errno in (None, errno.EINVAL):  # as HDF5 raises them
+        return None
+    return f"cannot be read, {os.strerror(error.errno).lower()}; look at its rights and the disk"
 
 
 def _sync(folder: Path) -> None:

@@ -203,6 +203,13 @@ def provider_of(args, source: Source, seed: int, image: tuple[int, int] | None =
     return made(args.data_path, size, channels, DataOptions(seed=seed, **given))
 
 
+def check_fraction(fraction: float | None, provider: Provider) -> None:
+    """UsageError for a --test-fraction of data that has images to test with."""
+    if fraction is not None and not provider.divided:
+        raise UsageError(f"--test-fraction={fraction}: {printable(str(provider.path))} has images "
+                         "to test with of its own; leave the option away")  # fmt: skip
+
+
 def feeds_of(provider: Provider) -> dict:
     return {0: (provider.size, provider.size, provider.channels)}
 

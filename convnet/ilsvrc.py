@@ -58,7 +58,9 @@ class Devkit:
             if "num_children" in fields:
                 rows = [row for row in rows if row["num_children"] == 0]
             found = {str(row["WNID"]): int(row[number]) for row in rows}
-        except Exception:  # loadmat raises about anything at a damaged file
+        except Exception as e:  # loadmat raises about anything at a damaged file
+            if told := files.unread(e):
+                raise DataError(f"{printable(str(self.meta))}: {told}") from None
             found = {}
         if not found or sorted(found.values()) != list(range(1, len(found) + 1)):
             raise DataError(f"{printable(str(self.meta))}: has no table 'synsets' of classes from "

@@ -48,6 +48,11 @@ def natural(text: str) -> int:
     return _whole(text, 0)
 
 
+def workers(text: str) -> int:
+    """Processes that decode images: 0 to 256, beyond which they only take memory."""
+    return _whole(text, 0, 256)
+
+
 def _whole(text: str, least: int, most: int = MOST) -> int:
     if text.isdecimal() and len(text) <= 9 and least <= int(text) <= most:
         return int(text)
@@ -173,7 +178,7 @@ def add_data(parser: argparse.ArgumentParser, vary: bool = True) -> None:
     )
     group.add_argument(
         "--workers",
-        type=natural,
+        type=workers,
         metavar="N",
         help="processes that decode images; 0: none (default: as many as cores, at most 4)",
     )

@@ -4,7 +4,7 @@ The images to train on are mixed once, by a draw that is the same each time, and
 so many. Processes read and check them, this one writes: one shard at a time, in order. So what is
 written depends on the images and the options alone, and a run that was killed has lost one shard.
 When it goes on, names and sizes tell whether the images are still the same; a shard that is older
-than one of its images is made again.
+than one of its images, or has others than the split has now, is made again.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,16 +25,27 @@ import numpy as np
 
 from convnet import files, loader, shards, views
 from convnet.cli import UsageError
-from convnet.given import count
+from convnet.given import check_fraction, count
 from convnet.ilsvrc import FOLDER
 from convnet.loader import FEW, BadImage, DataError, Loader
 from convnet.providers import DataOptions, name_for, printable, provider_class
 from convnet.providers._decode import Decoded, decode
 from convnet.providers.images import Images
-from convnet.providers.packed import FORMAT, INDEX, UNLABELLED, Packed, name_of
+from convnet.providers.packed import (
+    FORMAT,
+    INDEX,
+    NAME,
+    UNLABELLED,
+    Packed,
+    name_of,
+    read_index,
+    sealed,
+    strays,
+)
 from convnet.shards import Record, Shard
 
 SAMPLE = 64  # images, whose median size says how many go into a shard
+LOCK = ".packing.lock"  # in the folder while it is packed into
 MIX = 2012  # the seed
 
 
@@ -73,6 +85,9 @@ class Packing:
         workers = loader.default_workers() if args.workers is None else args.workers
         self.loader = Loader(source.viewer(self.treat), None, workers)
         self.splits = {name: s for name, s in source.splits.items() if s.size or name != UNLABELLED}
+        # the splits that submissions are made of: a bad image keeps its place
+        self.keeping = {"test", UNLABELLED} if hasattr(source, "devkit") else set()
+        self.changed = False  # whether anything was to do
         self.each = max(1, (args.shard_size << 20) // self._typical())
         what = source.fingerprint, args.resize, args.resize and args.quality, self.each
         self.of = " ".join(map(str, what))
@@ -90,7 +105,7 @@ class Packing:
 
     def run(self) -> None:
         """Make what is missing."""
-        made, left_out = {}, []
+        made, bad = {}, Counter()
         for split, images in self.splits.items():
             order = np.arange(images.size)
             if split == "train":
@@ -100,9 +115,10 @@ class Packing:
             for number, part in enumerate(parts):
                 shard = self._shard(split, number, part)
                 made[split].append(shard.about["tables"])
-                left_out += shard.left_out
+                what = "kept without bytes" if split in self.keeping else "left out"
+                bad[what] += len(shard.left_out)
         self._finish(made)
-        _tell(self.folder, len(left_out))
+        _tell(self.folder, bad, "" if self.changed else "; nothing to do")
 
     def _shard(self, split: str, number: int, part: np.ndarray) -> Shard:
         """The shard of these images, made unless it is there."""
@@ -112,13 +128,12 @@ class Packing:
             if found.about.get("of") != self.of:
                 raise UsageError(f"{self.folder}: holds shards of other images or options; name "
                                  "another folder, or delete it")  # fmt: skip
-            made = path.stat().st_mtime_ns
-            newer = next((i for i in part if self.source.changed(split, i) >= made), None)
-            if newer is None:
+            why = self._outdated(found, split, part)
+            if why is None:
                 return found
             (self.folder / INDEX).unlink(missing_ok=True)  # of a set that is no more
-            key = printable(self.splits[split].keys[newer])
-            print(f"{path.name}: is made again, {key} is newer")
+            print(f"{path.name}: is made again, {why}")
+        self.changed = True
         began = _clock(self.folder)
         left_out, about = [], {"of": self.of, "side": 0}
         size = shards.write(path, self._records(split, part, left_out, about), left_out, about)
@@ -127,8 +142,29 @@ class Packing:
               flush=True)  # fmt: skip
         return shards.read(path)
 
+    def _outdated(self, found: Shard, split: str, part: np.ndarray) -> str | None:
+        """Why a shard is not what it would be now: None if it is."""
+        if not self._holds(found, split, part):
+            return f"the images of {split} are others"
+        made = Path(found.path).stat().st_mtime_ns
+        newer = next((i for i in part if self.source.changed(split, i) >= made), None)
+        return None if newer is None else f"{printable(self.splits[split].keys[newer])} is newer"
+
+    def _holds(self, found: Shard, split: str, part: np.ndarray) -> bool:
+        """Whether a shard is of these images, by their places, labels and names."""
+        images, there = self.splits[split], part[np.isin(part, found.position)]
+        if len(part) - len(there) != (0 if split in self.keeping else len(found.left_out)):
+            return False
+        if not np.array_equal(there, found.position):
+            return False
+        names = [images.keys[i] for i in there]
+        return np.array_equal(images.labels[there], found.label) and names == shards.keys(found)
+
     def _records(self, split: str, part: np.ndarray, left_out: list, about: dict) -> Iterator:
-        """A Record of each image that can be read; left_out gets the others, about their side."""
+        """A Record of each image that can be read; left_out gets the others, about their side.
+
+        In a split that submissions are made of the others have one without bytes: each has a line.
+        """
         images, sizes = self.splits[split], set()
         groups = [part[i : i + FEW] for i in range(0, len(part), FEW)]
         pieces = ([(self.source.item(split, i), None) for i in group] for group in groups)
@@ -138,9 +174,12 @@ class Packing:
                     if n in bad:
                         self.source.report(split, i, bad[n])
                         left_out.append(f"{images.keys[i]}: {bad[n]}")
+                        if split not in self.keeping:
+                            continue
+                        made[n] = b"", None
                     else:
                         sizes.add(made[n][1])
-                        yield Record(made[n][0], images.labels[i], i, images.keys[i])
+                    yield Record(made[n][0], images.labels[i], i, images.keys[i])
                 bar.update(len(group))
         h, w = sizes.pop() if len(sizes) == 1 else (0, 1)
         about["side"] = h if h == w else 0
@@ -154,7 +193,14 @@ class Packing:
             kind = "ilsvrc"
         about = {"format": FORMAT, "source": kind, "classes": self.source.classes, "of": self.of}
         about["shards"] = made
-        files.replace(self.folder / INDEX, [json.dumps(about, indent=1).encode()])
+        index, path = json.dumps(sealed(about), indent=1).encode(), self.folder / INDEX
+        self.changed |= not path.is_file() or path.read_bytes() != index
+        files.replace(path, [index])
+        for path in strays(self.folder, made):
+            with contextlib.suppress(DataError):
+                if shards.read(path).about.get("of") == self.of:  # of a split that had more images
+                    path.unlink()
+                    print(f"{path.name}: is deleted, no image is left for it")
 
 
 def _clock(folder: Path) -> int:
@@ -178,13 +224,13 @@ def _bar(total: int, what: str):
     return tqdm(total=total, desc=what, unit="img", leave=False, disable=not sys.stderr.isatty())
 
 
-def _tell(folder: Path, left_out: int = 0) -> None:
-    """What is in a finished set."""
+def _tell(folder: Path, bad: Counter | None = None, ending: str = "") -> None:
+    """What is in a finished set; bad: what has become of so many bad images."""
     with Packed(str(folder), 1, 3, DataOptions(workers=0)) as packed:
         told = [f"{count(split.size, 'image')} of {name}" for name, split in packed.splits.items()]
         told.append(count(len(packed.classes), "class", "es"))
-    told += [f"{count(left_out, 'bad image')} left out"] if left_out else []
-    print(f"{printable(str(folder))}: {', '.join(told)}")
+    told += [f"{count(n, 'bad image')} {what}" for what, n in (bad or {}).items() if n]
+    print(f"{printable(str(folder))}: {', '.join(told)}{ending}")
 
 
 def pack(args) -> int:
@@ -199,29 +245,66 @@ def pack(args) -> int:
     folder = Path(args.out)
     if Path(args.source).resolve() in (folder.resolve(), *folder.resolve().parents):
         raise UsageError(f"--out={args.out}: is in the folder that it is made from")
+    if folder.resolve() in Path(args.source).resolve().parents:
+        raise UsageError(f"--out={args.out}: is a folder that {printable(args.source)} is in; name "
+                         "another")  # fmt: skip
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(kind(args.source, 1, 3, DataOptions(workers=0, **given)))
+        check_fraction(args.test_fraction, source)
         _add_unlabelled(source)
         packing = Packing(source, folder, args)
         stack.callback(packing.loader.close)
         if folder.is_file():
             raise UsageError(f"--out={args.out}: is a file; name a folder")
+        if not folder.exists():
+            stack.callback(_remove_empty, folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            files.sweep(folder)
-            packing.run()
+            _check_ours(folder)
+            with _alone(folder):
+                files.sweep(folder)
+                packing.run()
         except OSError as e:
             raise UsageError(f"--out={args.out}: {files.advice(e)}") from None
     return 0
 
 
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # there is something in it, as there should be
+        folder.rmdir()
+
+
+def _check_ours(folder: Path) -> None:
+    """UsageError for a folder of other things, among which a set would be hard to find."""
+    names = os.listdir(folder)  # noqa: PTH208 (there may be many)
+    begun = any(NAME.fullmatch(n) or n == LOCK or files.PART.fullmatch(n) for n in names)
+    begun |= INDEX in names and FORMAT in (folder / INDEX).read_text("utf-8", "replace")
+    if names and not begun:
+        raise UsageError(f"--out={folder}: holds other things, such as {printable(min(names))}; "
+                         "name a new folder, or an empty one")  # fmt: skip
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep others from packing into a folder: of two, each would take the other's shards away."""
+    path = folder / LOCK
+    try:
+        file = files.locked(path)
+    except files.Held as e:
+        raise UsageError(f"--out={folder}: process {e} packs into this folder; wait for its end, "
+                         "or name another folder") from None  # fmt: skip
+    with file:
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # Windows deletes no file that is open
+                path.unlink()
+
+
 def _add_unlabelled(source: Images) -> None:
     """Let ILSVRC's test images, where there are some, be a split of their own."""
-    if hasattr(source, "devkit"):
-        with contextlib.suppress(DataError):
-            source.test_with("test")
-            source.splits[UNLABELLED] = source.test
-            source.test_with("val")
+    if hasattr(source, "devkit") and (found := source.unlabelled("test")):
+        source.splits[UNLABELLED] = found
 
 
 def check(args) -> int:
@@ -231,6 +314,9 @@ def check(args) -> int:
         workers = loader.default_workers() if args.workers is None else args.workers
         with Loader(packed.viewer(Whole()), None, workers) as reader:
             bad = sum(_check_split(packed, name, reader) for name in packed.splits)
+    for path in strays(folder, read_index(folder)["shards"]):
+        print(f"{printable(str(path))}: is none of the shards that {INDEX} names; nothing reads it",
+              file=sys.stderr)  # fmt: skip
     if bad:
         raise DataError(f"{printable(str(folder))}: {count(bad, 'bad image')}; delete the shards "
                         f"that hold them, {shards.AGAIN}")  # fmt: skip
@@ -249,7 +335,8 @@ class Whole:
 
 def _check_split(packed: Packed, split: str, reader: Loader) -> int:
     """How many images of a split are bad; a line for each."""
-    images = range(packed.splits[split].size)
+    size = packed.splits[split].size
+    images = [i for i in range(size) if packed.item(split, i).length]  # others were bad before
     parts = [images[i : i + FEW] for i in range(0, len(images), FEW)]
     pieces = ([(packed.item(split, i), None) for i in part] for part in parts)
     wrong = 0

@@ -1,6 +1,5 @@
 """The folder of a run: checkpoints named <epoch>.<batch>.h5, and one run at a time in it."""
 
-import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -129,19 +128,12 @@ def run_lock(folder: str | Path) -> Iterator[None]:
     """
     path = Path(folder) / LOCK
     try:
-        file = path.open("a+b", buffering=0)
+        file = files.locked(path)
     except OSError as e:
-        raise CheckpointError(f"{path}: cannot be opened, {e.strerror}") from None
+        raise CheckpointError(f"{path}: {files.advice(e)}") from None
+    except files.Held as e:
+        raise CheckpointError(
+            f"{folder}: process {e} runs in this folder; end it or choose another folder"
+        ) from None
     with file:
-        if not files.hold(file):
-            file.seek(0)
-            other = file.read(20).decode("ascii", "replace").strip() or "of unknown number"
-            raise CheckpointError(
-                f"{folder}: process {other} runs in this folder; end it or choose another folder"
-            )
-        try:
-            file.truncate(0)
-            file.write(b"%d\n" % os.getpid())
-        except OSError as e:
-            raise CheckpointError(f"{path}: {files.advice(e)}") from None
         yield

@@ -42,6 +42,8 @@ def train(args) -> int:
     if args.tensorboard:
         board.writer_class()  # before a folder is made
     provider = given.provider_of(args, source, args.seed or 0)
+    if not saved:
+        given.check_fraction(args.test_fraction, provider)
     if not provider.train.size:
         raise DataError(f"{provider.path}: there is no train/ in it, without which it only tests")
     graph = source.graph(given.feeds_of(provider), len(provider.classes))

@@ -6,7 +6,8 @@
     crc32     uint32 (n)      of its bytes: decoders do not notice most damage
     position  int64 (n)       its place in the split, which is mixed before it is cut
     key       UTF-8 (n)       its name; of a file whose name is no UTF-8, the bytes of that
-    left_out  UTF-8           what could not be read when the shard was made, and why
+    left_out  UTF-8           what could not be read when the shard was made, and why; it has no
+                              place in the other tables, or one without bytes
 
 The attribute `tables` is a CRC-32 of all but bytes, the other attributes included. Any program with
 HDF5 1.8 or newer can read it. A shard is there whole or not at all, and of the same images it has
@@ -122,19 +123,19 @@ def read(path: str | Path, classes: int | None = None) -> Shard:
 
     classes: how many there are, where that is known.
     """
-    if not Path(path).is_file():
-        why = "is not a file" if Path(path).exists() else "no such shard"
-        raise DataError(f"{path}: {why}; {AGAIN}")
     try:
-        with h5py.File(path, "r") as file:
-            return _read(file, str(path), classes)
+        if Path(path).is_file():
+            with h5py.File(path, "r") as file:
+                return _read(file, str(path), classes)
+        why = "is not a file" if Path(path).exists() else "no such shard"
     except DataError as e:
-        raise DataError(f"{path}: {e}; delete it, {AGAIN}") from None
+        why = f"{e}; delete it"
     except (OSError, RuntimeError, ValueError, TypeError, LookupError) as e:
+        if told := files.unread(e):  # it may be as good as ever
+            raise DataError(f"{path}: {told}") from None
         why = " ".join(str(e).split())[:150]
-        raise DataError(
-            f"{path}: damaged, or no shard of images ({why}); delete it, {AGAIN}"
-        ) from None
+        why = f"damaged, or no shard of images ({why}); delete it"
+    raise DataError(f"{path}: {why}, {AGAIN}")
 
 
 def _read(file: h5py.File, path: str, classes: int | None) -> Shard:
@@ -164,6 +165,16 @@ def _read(file: h5py.File, path: str, classes: int | None) -> Shard:
     begin = images.id.get_offset() or 0
     columns = (tables[name] for name in TABLES)
     return Shard(path, begin, *columns, keys, left_out, about)
+
+
+def keys(shard: Shard) -> list[str]:
+    """The names of its images, in the order of the file."""
+    begin, size = shard.keys
+    with open(shard.path, "rb") as file:  # noqa: PTH123 (it is a str)
+        file.seek(begin)
+        data = file.read(size * len(shard))
+    each = (data[i : i + size] for i in range(0, len(data), size))
+    return [name.rstrip(b"\0").decode("utf-8", "surrogateescape") for name in each]
 
 
 def _dataset(file: h5py.File, name: str, kind: type | None, size: int) -> h5py.Dataset:
@@ -240,4 +251,7 @@ class From:
 
     def __call__(self, place: Place, draw: np.ndarray | None) -> Any:
         """What view(file, draw) gives. Raises BadImage."""
-        return self.view(io.BytesIO(self.places(place)), draw)
+        data = self.places(place)
+        if not data and place.crc32 is not None:
+            raise BadImage("could not be read when it was packed")
+        return self.view(io.BytesIO(data), draw)

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import http.server
 import io
+import os
 import re
 import socket
 import tarfile
@@ -233,6 +234,20 @@ def test_two_at_a_time(get, server, tmp_path):
     with (tmp_path / "data" / f"{NAME}.part").open("ab") as file:
         assert files.hold(file)
         fails(get(), "another process is fetching it")
+
+
+def test_what_a_killed_run_has_unpacked_is_deleted(get, tmp_path):
+    """At once; what a live one unpacks is let be, and what has no lock yet, for a day."""
+    dead, live, begun, old = (tmp_path / "data" / f".unpacked-{i}" for i in range(4))
+    for path in dead, live, begun, old:
+        path.mkdir(parents=True)
+        (path / "a.txt").write_text("a")
+    (dead / download.LOCK).touch()
+    os.utime(old, (1e9, 1e9))
+    with files.locked(live / download.LOCK):
+        assert get().code == 0
+    left = {path.name for path in (tmp_path / "data").iterdir()}
+    assert left == {NAME, "things", live.name, begun.name}
 
 
 def test_a_disk_that_fails(get, tmp_path, monkeypatch):

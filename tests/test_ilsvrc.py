@@ -329,6 +329,28 @@ def test_mistakes(copy, spoil, text):
     assert "\n" not in str(e.value) and str(copy) in str(e.value)
 
 
+def test_a_val_that_is_not_whole(copy, tmp_path, capsys):
+    """It is said, once; of classes that are not there no image is missed."""
+    why = "unpack ILSVRC2012_img_val.tar again"
+    (copy / "val" / VAL.format(12)).unlink()
+    assert open_(copy).test.size == 11
+    told = f"{copy / 'val'}: 11 of 12 images are there; {why}\n"
+    assert capsys.readouterr().err == told
+    result = call("make_data", copy, f"--out={tmp_path / 'packed'}", "--workers=0")
+    assert (result.code, result.err) == (0, told)
+    for i in range(11):
+        (copy / "val" / CLASSES[LABELS[i]]).mkdir(exist_ok=True)
+        (copy / "val" / VAL.format(i + 1)).rename(
+            copy / "val" / CLASSES[LABELS[i]] / VAL.format(i + 1)
+        )
+    open_(copy)
+    assert capsys.readouterr().err == told
+    for split in "train", "val":
+        shutil.rmtree(copy / split / CLASSES[LABELS[11]])
+    assert len(open_(copy).classes) == 5
+    assert capsys.readouterr().err == ""
+
+
 def test_no_such_folder(tmp_path):
     with pytest.raises(DataError, match="nothing: no such folder"):
         open_(tmp_path / "nothing")
@@ -404,20 +426,23 @@ def test_a_bad_image_has_a_line_too(run, copy, tmp_path):
     assert lines[:2] + lines[3:] == others[:2] + others[3:] and len(lines) == 12
 
 
-def fails(code, pattern, tool, *argv):
+def fails(code, pattern, tool, *argv, notes=0):
     result = call(tool, *argv)
-    assert result.code == code and result.err.count("\n") == 1, result
+    assert result.code == code and result.err.count("\n") == 1 + notes, result
     assert re.search(pattern, result.err), result.err
 
 
 def test_submissions_that_cannot_be(run, copy, whole, tmp_path):
     argv = (run, f"--data-path={copy}", "--workers=0", f"--submission={tmp_path / 'val.txt'}")
     (copy / "val" / VAL.format(12)).unlink()
-    fails(3, r"1 of 12 images missing, such as number 00000012; a sub", "test", *argv)
+    fails(3, r"1 of 12 images missing, such as number 00000012; a sub", "test", *argv,
+          notes=1)  # fmt: skip
     (copy / "test" / TEST.format(2)).unlink()
-    fails(3, r"1 of 7 images missing, such as number 00000002", "test", *argv, "--split=test")
+    fails(3, r"1 of 7 images missing, such as number 00000002", "test", *argv, "--split=test",
+          notes=1)  # fmt: skip
     shutil.rmtree(copy / "test")
-    fails(3, r"test: no image in it; unpack the tar of the test", "test", *argv, "--split=test")
+    fails(3, r"test: no image in it; unpack the tar of the test", "test", *argv, "--split=test",
+          notes=1)  # fmt: skip
     shutil.rmtree(copy)
     shutil.copytree(whole, copy, ignore=shutil.ignore_patterns(KIT))
     sort_val(copy)

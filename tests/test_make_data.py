@@ -1,9 +1,11 @@
 """tools/make_data.py, and the providers of what it makes and is made from: packed, tars."""
 
+import errno
 import io
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convnet import shards
+from convnet import files as convnet_files
+from convnet import packing, shards
 from convnet.providers import DataError, DataOptions, name_for, packed, provider_class
 from convnet.providers._pictures import has_no_classes
 from tests.test_ilsvrc import KIT, devkit, images
@@ -130,6 +133,20 @@ def test_names_that_are_no_utf_8(source, tmp_path):
         assert {os.path.relpath(path, folder) for path in [*odd[:2], literal]} <= found
 
 
+def test_a_test_fraction_of_what_has_images_to_test_with(made, imagenet, tmp_path):
+    """It is refused, not passed over."""
+    for split in "train", "test":
+        photos(tmp_path / "photos" / split, each=4)
+    why = "has images to test with of its own; leave the option away"
+    for folder in tmp_path / "photos", imagenet:
+        told = pack(folder, tmp_path / "packed", "--test-fraction=0.5", code=2)
+        assert told.err == f"--test-fraction=0.5: {folder} {why}\n"
+    argv = f"--layer-def={tiny(tmp_path)}", "--epochs=1", "--workers=0", "--test-fraction=0.5"
+    told = call("train", *argv, f"--data-path={made}")
+    assert (told.code, told.err) == (2, f"--test-fraction=0.5: {made} {why}\n")
+    assert not (tmp_path / "packed").exists()
+
+
 def test_train_and_test_folders(tmp_path):
     for split, each in ("train", 6), ("val", 2):
         photos(tmp_path / "photos" / split, each=each)
@@ -220,6 +237,76 @@ def test_imagenet(imagenet, tmp_path):
     assert errors[0].code == 0
     assert errors[0].out == errors[1].out
     assert "without the blacklist: 10 images" in errors[1].out
+
+
+def test_a_test_folder_that_cannot_be_read_is_not_passed_over(imagenet, tmp_path, monkeypatch):
+    listed = os.listdir
+
+    def refuse(path):
+        if Path(path).name == "test":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    told = pack(imagenet, tmp_path / "packed", code=3)
+    why = "cannot be read, permission denied; look at its rights and the disk"
+    assert told.err == f"{imagenet / 'test'}: {why}\n"
+    assert not (tmp_path / "packed").exists()
+
+
+def test_test_images_of_imagenet_that_are_gone(imagenet, tmp_path):
+    """Their shard is made again, or deleted; those of train and val stay as they are."""
+    folder, out = shutil.copytree(imagenet, tmp_path / "imagenet"), tmp_path / "packed"
+    pack(folder, out)
+    before = files(out)
+    (folder / "test" / "ILSVRC2012_test_00000002.JPEG").unlink()
+    told = pack(folder, out).out
+    assert "unlabelled-00000.h5: is made again, the images of unlabelled are others\n" in told
+    assert "6 images of unlabelled" in told
+    with open_(folder, 16) as a, open_(out, 16) as b:
+        a.test_with("test")
+        b.test_with("test")
+        same(a, b)
+    one, other = (folder / "test" / f"ILSVRC2012_test_0000000{i}.JPEG" for i in (1, 2))
+    one.rename(other)  # as many, with another name
+    assert "unlabelled-00000.h5: is made again" in pack(folder, out).out
+    shutil.rmtree(folder / "test")
+    told = pack(folder, out).out
+    assert "unlabelled-00000.h5: is deleted, no image is left for it" in told
+    assert "of unlabelled" not in told
+    after = files(out)
+    assert before.keys() - after.keys() == {"unlabelled-00000.h5"}
+    assert {n for n in after if after[n] != before[n]} == {"index.json"}
+    assert call("make_data", f"--check={out}", "--workers=0").code == 0
+
+
+def test_submissions_of_a_packed_imagenet_with_bad_images(imagenet, tmp_path):
+    """They are those of the folder: a bad image has a line of its own."""
+    folder, out = shutil.copytree(imagenet, tmp_path / "imagenet"), tmp_path / "packed"
+    bad = "test/ILSVRC2012_test_00000003.JPEG", "val/ILSVRC2012_val_00000012.JPEG"
+    for name in bad:
+        (folder / name).write_bytes(b"no image")
+    packing = pack(folder, out)
+    assert sorted(packing.err.splitlines()) == [
+        f"bad image left out: {name}: no image of a known format" for name in bad
+    ]
+    assert "2 bad images kept without bytes" in packing.out
+    assert "is made again" not in pack(folder, out).out
+    checked = call("make_data", f"--check={out}", "--workers=0")
+    assert (checked.code, checked.err) == (0, "")
+    argv = f"--layer-def={tiny(tmp_path)}", f"--data-path={out}", f"--save-path={tmp_path / 'run'}"
+    assert call("train", *argv, "--epochs=1", "--minibatch=8", "--workers=0").code == 0
+    for split, lines, name in ("val", 12, bad[1]), ("test", 7, bad[0]):
+        made = []
+        for path in folder, out:
+            argv = f"--data-path={path}", f"--split={split}", f"--submission={tmp_path / 'x.txt'}"
+            told = call("test", tmp_path / "run", *argv, "--workers=0")
+            assert told.code == 0, told
+            assert f"lines of bad images (1, such as {name}) name the classes" in told.err
+            made.append((tmp_path / "x.txt").read_text())
+        assert f"{name}: could not be read when it was packed" in told.err
+        assert made[0] == made[1]
+        assert made[0].count("\n") == lines
 
 
 def test_other_splits_are_only_for_imagenet(made):
@@ -323,6 +410,22 @@ def test_it_goes_on_after_kill_9(tmp_path):
     assert "holds shards of other images or options" in wrong.err
 
 
+def test_two_at_a_time(source, tmp_path):
+    """The second is refused, and changes nothing; the lock of one that was killed is none."""
+    out = tmp_path / "packed"
+    pack(source, out)
+    before = files(out)
+    with convnet_files.locked(out / packing.LOCK):
+        told = pack(source, out, "--shard-size=2", code=2)
+    why = f"process {os.getpid()} packs into this folder; wait for its end, or name another folder"
+    assert told.err == f"--out={out}: {why}\n"
+    assert (out / packing.LOCK).exists()
+    assert files(out).items() - before.items() == {(packing.LOCK, b"%d\n" % os.getpid())}
+    pack(source, out)
+    assert files(out) == before
+    assert not list(out.glob(".*"))
+
+
 @pytest.mark.parametrize("how", ["written over", "an older file", "a link", "in a tar"])
 def test_an_image_that_was_replaced_is_packed_again(tmp_path, monkeypatch, how):
     """By one of the same length, between two runs; the other shards stay as they are."""
@@ -415,6 +518,27 @@ def test_check(made):
     assert "21 images of train, 6 images of test, 3 classes" in result.out
 
 
+def test_a_folder_of_other_things_is_let_be(source, made, tmp_path):
+    def refused(folder, why):
+        before = files(folder)
+        told = pack(source, folder, code=2)
+        assert told.err == f"--out={folder}: {why}\n"
+        assert files(folder) == before
+
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "letter.txt").write_text("dear")
+    (home / "index.json").write_text("{}")  # of somebody else
+    refused(home, "holds other things, such as index.json; name a new folder, or an empty one")
+    refused(source.parent, f"is a folder that {source} is in; name another")
+    (home / ".1-00000000.part").touch()  # a run that was killed before its first shard
+    pack(source, home)
+    (tmp_path / "lost").mkdir()  # all shards are
+    shutil.copy(made / "index.json", tmp_path / "lost")
+    pack(source, tmp_path / "lost")
+    assert files(tmp_path / "lost") == files(made)
+
+
 def test_a_lost_or_damaged_shard_is_made_again(source, copy, made):
     (copy / "train-00000.h5").unlink()
     with pytest.raises(DataError, match=r"train-00000\.h5: no such shard"):
@@ -439,6 +563,7 @@ def test_two_images_at_one_position(copy):
     shards.write(copy / "train-00000.h5", [data, data], [], {"side": 0, "of": ""})
     index = json.loads((copy / "index.json").read_text())
     index["shards"]["train"] = [shards.read(copy / "train-00000.h5").about["tables"]]
+    del index["crc32"]
     (copy / "index.json").write_text(json.dumps(index))
     with pytest.raises(DataError, match="two of its images have one position"):
         open_(copy)
@@ -460,6 +585,64 @@ def test_a_damaged_index(copy, text):
         open_(copy)
 
 
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no file gives errors here")
+@pytest.mark.parametrize("name", ["index.json", "train-00000.h5"])
+def test_a_file_that_the_disk_does_not_give(copy, name):
+    """It is not called damaged, and nobody is told to delete it."""
+    (copy / name).unlink()
+    (copy / name).symlink_to("/proc/self/mem")  # whose first bytes are an I/O error
+    result = call("make_data", f"--check={copy}", "--workers=0")
+    why = "(input/output error|permission denied); look at its rights and the disk"
+    assert result.code == 3
+    assert re.fullmatch(f"{re.escape(str(copy / name))}: cannot be read, {why}\n", result.err)
+
+
+def test_a_folder_that_may_not_be_looked_at(source, monkeypatch):
+    def refuse(path, **_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with monkeypatch.context() as m:
+        m.setattr(Path, "is_file", refuse)
+        with pytest.raises(DataError, match="photos: cannot be read, permission denied; look at"):
+            name_for(str(source))
+    images = provider_class("images")
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match="photos: cannot be read, permission denied; look at"):
+        images(str(source), 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("classes", lambda classes: ["ant", "bee", "dog"]),
+        ("classes", lambda classes: classes[::-1]),
+        ("shards", lambda made: {**made, "train": []}),
+        ("source", lambda kind: "ilsvrc"),
+    ],
+)
+def test_an_index_that_was_changed(copy, field, change):
+    """Its checksum tells; sets of before there was one still open, but no class may come twice."""
+    path = copy / "index.json"
+    index = json.loads(path.read_text())
+    path.write_text(json.dumps({**index, field: change(index[field])}))
+    result = call("make_data", f"--check={copy}", "--workers=0")
+    assert result.code == 3
+    assert "index.json: damaged, or of a newer convnet; delete it and give the same" in result.err
+    del index["crc32"]
+    path.write_text(json.dumps(index))
+    assert call("make_data", f"--check={copy}", "--workers=0").code == 0
+    path.write_text(json.dumps({**index, "classes": ["ant", "bee", "ant"]}))
+    assert call("make_data", f"--check={copy}", "--workers=0").code == 3
+
+
+def test_a_shard_too_many_is_named(copy):
+    shutil.copy(copy / "train-00000.h5", copy / "train-00001.h5")
+    (copy / "mine.h5").touch()
+    result = call("make_data", f"--check={copy}", "--workers=0")
+    why = "is none of the shards that index.json names; nothing reads it"
+    assert (result.code, result.err) == (0, f"{copy / 'train-00001.h5'}: {why}\n")
+
+
 def test_bad_images(source, tmp_path):
     folder = shutil.copytree(source, tmp_path / "photos")
     (folder / "bee" / "text.jpg").write_text("no image")
@@ -468,6 +651,9 @@ def test_bad_images(source, tmp_path):
     later(folder)
     stopped = pack(folder, tmp_path / "stopped", "--on-bad-image=stop", code=3)
     assert stopped.err.count("\n") == 1
+    assert not (tmp_path / "stopped").exists()
+    (tmp_path / "stopped").mkdir()  # one that we did not make
+    pack(folder, tmp_path / "stopped", "--on-bad-image=stop", code=3)
     assert not list((tmp_path / "stopped").iterdir())
     result = pack(folder, tmp_path / "packed")
     lines = sorted(result.err.splitlines())
@@ -476,13 +662,35 @@ def test_bad_images(source, tmp_path):
     assert lines[1] == "bad image left out: bee/text.jpg: no image of a known format"
     assert "2 bad images left out" in result.out
     again = pack(folder, tmp_path / "packed")  # nothing is read again, but it is told
-    assert (again.out, again.err) == (result.out.splitlines()[-1] + "\n", "")
+    assert (again.out, again.err) == (result.out.splitlines()[-1] + "; nothing to do\n", "")
+    (tmp_path / "packed" / "index.json").unlink()
+    assert pack(folder, tmp_path / "packed").out == result.out.splitlines()[-1] + "\n"
     with open_(folder) as a, open_(tmp_path / "packed") as b:
         good = [key for key in a.train.keys if key not in ("ant/2.jpg", "bee/text.jpg")]
         assert list(b.train.keys) == good
     with h5py.File(tmp_path / "packed" / "train-00000.h5") as file:
         told = [*file["left_out"].asstr()[:]]
     assert all(any(line.endswith(text) for line in lines) for text in told)
+
+
+def test_links_that_lead_nowhere_are_bad_images(source, tmp_path):
+    folder = shutil.copytree(source, tmp_path / "photos")
+    (folder / "ant" / "loop.jpg").symlink_to("loop.jpg")
+    (folder / "bee" / "gone.jpg").symlink_to(tmp_path / "gone.jpg")
+    (folder / "circle").symlink_to("circle")
+    (folder / "cat" / "a_folder.jpg").symlink_to(folder / "ant")
+    result = pack(folder, tmp_path / "packed")
+    assert sorted(result.err.splitlines()) == [
+        f"bad image left out: {Path('ant', 'loop.jpg')}: too many levels of symbolic links",
+        f"bad image left out: {Path('bee', 'gone.jpg')}: no such file or directory",
+    ]
+    with open_(folder) as a, open_(tmp_path / "packed") as b:
+        a.warn = lambda line: None
+        assert a.train.size + a.test.size == 29
+        assert b.train.size + b.test.size == 27
+        assert sum(len(batch.labels) for batch in a.batches("train", 8)) == b.train.size
+    told = pack(folder, tmp_path / "stopped", "--on-bad-image=stop", code=3)
+    assert told.err.count("\n") == 1
 
 
 def test_a_full_disk_is_told_and_leaves_no_shard(source, tmp_path, monkeypatch):
@@ -492,7 +700,7 @@ def test_a_full_disk_is_told_and_leaves_no_shard(source, tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "_finish", full)
     result = pack(source, tmp_path / "packed", code=2)
     assert result.err == f"--out={tmp_path / 'packed'}: No space left on device; free some space\n"
-    assert not list((tmp_path / "packed").iterdir())
+    assert not (tmp_path / "packed").exists()
 
 
 def test_commands_that_cannot_be(source, made, tmp_path):
@@ -502,20 +710,27 @@ def test_commands_that_cannot_be(source, made, tmp_path):
         assert pattern in result.err
         assert result.err.count("\n") == 1
 
-    fails(
-        2,
-        "name the images to pack, or a set to --check",
-    )
-    fails(2, "name the images to pack, or a set to --check", source, f"--check={made}")
+    one = "name one of these: the images to pack, a set to --check, one to --download"
+    fails(2, one)
+    fails(2, one, source, f"--check={made}")
+    fails(2, one, source, f"--out={tmp_path / 'x'}", f"--check={made}")
     fails(2, "--out=DIR: name the folder to make", source)
     fails(2, "is in the folder that it is made from", source, f"--out={source / 'packed'}")
     fails(2, "is packed; what can be packed is images", made, f"--out={tmp_path / 'x'}")
     fails(3, "no such folder", tmp_path / "none", f"--out={tmp_path / 'x'}")
     fails(3, "no such folder", f"--check={tmp_path / 'none'}")
     fails(3, "photos: is no set of tools/make_data.py: there is no index.json", f"--check={source}")
+    for option in ("--out=x", "--resize=32", "--quality=90", "--shard-size=1",
+                   "--test-fraction=0.2", "--on-bad-image=stop"):  # fmt: skip
+        fails(2, f"{option.partition('=')[0]}: goes with SOURCE", f"--check={made}", option)
+        fails(2, f"{option.partition('=')[0]}: goes with SOURCE", "--download=cifar10", option)
+    fails(2, "--to: goes with --download", f"--check={made}", "--to=x")
+    fails(2, "--workers: goes with SOURCE or --check", "--download=cifar10", "--workers=1")
+    fails(2, "--quality: goes with --resize", source, f"--out={tmp_path / 'x'}", "--quality=50")
     for option, why in (
         ("--quality=96", "must be a whole number from 1 to 95, not '96'"),
         ("--quality=0", "must be a whole number from 1 to 95, not '0'"),
+        ("--workers=257", "must be a whole number from 0 to 256, not '257'"),
         ("--resize=1e11", "must be a whole number from 1 to 999999999, in digits, not '1e11'"),
         ("--resize=1000000000", "must be a whole number from 1 to 999999999, not '1000000000'"),
     ):
@@ -557,6 +772,17 @@ def test_tars_by_class_and_a_tar_of_tars(source, made, tmp_path):
         same(a, b)
         same(a, c)
     assert files(tmp_path / "packed") == files(made)
+
+
+def test_a_tar_beside_folders_is_told_to_be_left_out(source, tmp_path):
+    folder = shutil.copytree(source, tmp_path / "photos")
+    tar(folder / "dog.tar", folder / "ant")
+    why = "left out, as there are folders, too; unpack it into one"
+    told = pack(folder, tmp_path / "packed")
+    assert told.err == f"{folder}: dog.tar {why}\n"
+    assert "3 classes" in told.out
+    shutil.copy(folder / "dog.tar", folder / "eel.tar")
+    assert pack(folder, tmp_path / "packed").err == f"{folder}: dog.tar and 1 more {why}\n"
 
 
 def test_ilsvrc_as_it_is_downloaded(imagenet, tmp_path):

@@ -456,6 +456,12 @@ def test_folders_that_are_none(tmp_path):
     save(tmp_path / "a.png", pixels(9, 9))
     assert error(str(tmp_path)).endswith("images must be in one folder for each class")
     assert error(str(tmp_path / "a.png")).endswith("a.png: a file, not a folder")
+    for name in "x.tar.gz", "x.ZIP":
+        (tmp_path / name).touch()
+        assert error(str(tmp_path / name)).endswith(
+            f"{name}: a file, not a folder; unpack it into one (a .tar that is not compressed is "
+            "read as it is)"
+        )
     (tmp_path / "cat").mkdir()
     assert "cat: no image in it (.jpg" in error(str(tmp_path))
     save(tmp_path / "cat" / "a.png", pixels(9, 9))

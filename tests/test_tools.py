@@ -115,6 +115,11 @@ def test_version(tool):
         ("train", ["--minibatch=0"], "--mini: must be a whole number of 1 or more, not '0'"),
         ("train", ["--epochs=abc"], "--epochs: must be a whole number of 1 or more, not 'abc'"),
         ("train", ["--epochs=²"], "--epochs: must be a whole number of 1 or more, not '²'"),
+        (
+            "train",
+            ["--workers=1000"],
+            "--workers: must be a whole number from 0 to 256, not '1000'",
+        ),
         ("train", ["--seed=-1"], "--seed: must be a whole number of 0 or more, not '-1'"),
         ("check", ["--seed=x"], "--seed: must be a whole number of 0 or more, not 'x'"),
         ("train", ["--test-freq=-2"], "--test-freq: must be a whole number of 0 or more"),

@@ -10,6 +10,16 @@ docs/images.md says when that pays. A run that was stopped goes on with the same
 
 from convnet import cli, options
 
+PACK = "SOURCE"
+# the jobs that an option goes with, where that is not PACK alone
+JOBS = {
+    "check": ["--check"],
+    "download": ["--download"],
+    "to": ["--download"],
+    "workers": [PACK, "--check"],
+}
+USUAL = {"to": "data", "quality": 90, "shard_size": 512}  # where nothing was given
+
 
 def arguments():
     """The command line."""
@@ -43,7 +53,6 @@ def arguments():
     parser.add_argument(
         "--to",
         type=options.text,
-        default="data",
         metavar="DIR",
         help="where to (default: data)",
     )
@@ -57,14 +66,12 @@ def arguments():
     parser.add_argument(
         "--quality",
         type=options.quality,
-        default=90,
         metavar="Q",
         help="of the JPEG files then, 1 to 95 (default: 90)",
     )
     parser.add_argument(
         "--shard-size",
         type=options.positive,
-        default=512,
         metavar="MB",
         help="of the files, about (default: 512)",
     )
@@ -76,7 +83,7 @@ def arguments():
     )
     parser.add_argument(
         "--workers",
-        type=options.natural,
+        type=options.workers,
         metavar="N",
         help="processes that decode images; 0: none (default: as many as cores, at most 4)",
     )
@@ -86,10 +93,20 @@ def arguments():
         help="what to do with an image that cannot be read (default: skip)",
     )
     args = parser.parse_args()
-    if sum(map(bool, (args.check, args.source, args.download))) != 1:
-        parser.error("name the images to pack, or a set to --check or to --download")
+    named = {PACK: args.source, "--check": args.check, "--download": args.download}
+    named = [job for job, value in named.items() if value]
+    if len(named) != 1:
+        parser.error("name one of these: the images to pack, a set to --check, one to --download")
+    for name, value in vars(args).items():
+        if value is not None and named[0] not in (jobs := JOBS.get(name, [PACK])):
+            parser.error(f"--{name.replace('_', '-')}: goes with {' or '.join(jobs)}")
     if args.source and not args.out:
         parser.error("--out=DIR: name the folder to make")
+    if args.quality and not args.resize:
+        parser.error("--quality: goes with --resize, without which files stay as they are")
+    for name, value in USUAL.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
     return args
 
 

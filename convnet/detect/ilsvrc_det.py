@@ -8,6 +8,7 @@ ILSVRC2013_det_validation_blacklist.txt
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+from convnet import files
 from convnet.cfg import nearest
 from convnet.detect.sets import DetectionSet, Notes, Photo, no_objects, objects, size_of
 from convnet.loader import DataError
@@ -56,7 +57,9 @@ def _classes(path: Path) -> tuple[dict[str, int], list[str]]:
         rows = [row for row in rows if row[0] <= COUNT]
         if [row[0] for row in rows] != [*range(1, len(rows) + 1)]:
             raise ValueError
-    except Exception:  # loadmat raises about anything at a damaged file
+    except Exception as e:  # loadmat raises about anything at a damaged file
+        if told := files.unread(e):
+            raise DataError(f"{printable(str(path))}: {told}") from None
         raise DataError(
             f"{printable(str(path))}: has no table 'synsets' of the classes of DET; unpack the "
             "devkit again"

@@ -138,7 +138,9 @@ class Job:
                 saved = {k: v for k, v in json.loads(path.read_text()).items() if k in known}
                 saved["set"] = tuple(saved.get("set", ()))
                 Options.of(saved, {})
-            except (OSError, ValueError, AttributeError, TypeError):
+            except OSError as e:
+                raise DataError(f"{path}: {files.unread(e) or e}") from None
+            except (ValueError, AttributeError, TypeError):
                 raise DataError(f"{path}: damaged; delete it and give all options again") from None
         if any(given.get(kind) for kind in KINDS):  # one of them takes the place of another
             saved = {k: v for k, v in saved.items() if k not in KINDS}

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convnet import views
+from convnet import files, views
 from convnet.cfg import nearest
 from convnet.loader import Bad, BadImage, DataError
 
@@ -47,8 +47,14 @@ def provider_class(name: str) -> type["Provider"]:
 
 
 def name_for(path: str | None) -> str:
-    """The provider that recognises what is at a path; for what none does, "images"."""
-    return next((name for name in names() if provider_class(name).recognises(path)), "images")
+    """The provider that recognises what is at a path; for what none does, "images".
+
+    Raises DataError where it cannot be looked at.
+    """
+    try:
+        return next((name for name in names() if provider_class(name).recognises(path)), "images")
+    except OSError as e:
+        raise DataError(f"{printable(str(path))}: {files.unread(e) or e}") from None
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,7 @@ class Provider:
 
     mirror = True  # whether mirrored images show the same class
     noise = 0.1  # what color_noise=None means
+    divided = False  # whether options.test_fraction says what is tested with
     piece: int | None = None  # most images that _read is asked for at once; None: a whole batch
 
     classes: list[str]
@@ -131,7 +138,11 @@ class Provider:
         self._mean: np.ndarray | None = None
         self._pca: tuple[np.ndarray, np.ndarray] | None = None
         self.path = path
-        self._open(path, size, channels)
+        try:
+            self._open(path, size, channels)
+        except OSError as e:  # of a folder, of which there may be many
+            where = printable(str(e.filename or path))
+            raise DataError(f"{where}: {files.unread(e) or e}") from None
         if self.options.resize_to is not None and self.options.resize_to < self.size:
             raise DataError(
                 f"resize_to={self.options.resize_to}: smaller than the net's input, {self.size}"

@@ -1,8 +1,12 @@
 """Folders of images on the disk, as the providers look at them."""
 
 import os
+import stat
 from pathlib import Path
 
+from convnet.files import unread
+from convnet.loader import DataError
+from convnet.providers import printable
 from convnet.providers._decode import SUFFIXES
 
 
@@ -26,11 +30,22 @@ class Disk:
         return [(os.path.relpath(file, self.root), size) for file, size in found]
 
     def names(self, path: str) -> list[str]:
-        """The names of the images in a folder, sorted; by their endings, no file is looked at."""
+        """The names of the images in a folder, sorted; by their endings, no file is looked at.
+
+        Raises DataError.
+        """
         if not self.has(path):
             return []
-        names = os.listdir(self.root / path)  # noqa: PTH208 (speed: 1.28 million in all)
+        try:
+            names = os.listdir(self.root / path)  # noqa: PTH208 (speed: 1.28 million in all)
+        except OSError as e:
+            where = printable(str(self.root / path))
+            raise DataError(f"{where}: {unread(e) or e}") from None
         return sorted(n for n in names if n.lower().endswith(SUFFIXES) and n[0] != ".")
+
+    def tars(self, path: str) -> list[str]:
+        """The names of the tar files in a folder, sorted; nothing in them is seen."""
+        return sorted(file.name for file in (self.root / path).glob("*.tar"))
 
     def size(self, path: str) -> int:
         """The bytes of a file, -1 where there is none."""
@@ -49,8 +64,25 @@ def folders(path: Path) -> list[Path]:
     if not path.is_dir():
         return []
     with os.scandir(path) as entries:  # which asks the disk about no file
-        found = [e.name for e in entries if not e.name.startswith(".") and e.is_dir()]
+        found = [e.name for e in entries if not e.name.startswith(".") and _is_folder(e)]
     return [path / name for name in sorted(found, key=os.fsencode)]
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    """Whether it is a folder, or a link to one; a link in a circle is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _size(entry: os.DirEntry) -> int | None:
+    """The bytes of a file, 0 of a link that leads to none: a bad image; None of what is no file."""
+    try:
+        found = entry.stat()
+    except OSError:
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def changed(path: Path) -> int:
@@ -73,8 +105,8 @@ def files(folder: str | Path) -> list[tuple[str, int]]:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 inside.append(entry.path)
-            elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
-                found.append((entry.path, entry.stat().st_size))
+            elif entry.name.lower().endswith(SUFFIXES) and (size := _size(entry)) is not None:
+                found.append((entry.path, size))
     for path in inside:
         found += files(path)
     return sorted(found, key=lambda file: os.fsencode(file[0]))

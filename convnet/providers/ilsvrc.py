@@ -14,6 +14,7 @@ by the folders they are in, or the devkit, or LOC_val_solution.csv. Files are on
 are read: of 1.28 million not even the sizes are asked for, but for one of each class.
 """
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -84,6 +85,7 @@ class Ilsvrc(Images):
         names = Names([f"train{os.sep}{name}" for name in found],
                       (self._of_class("train", name) for name in found))  # fmt: skip
         self._labelled = self._val()
+        self._note_missing()
         self.splits = {"train": Split(names.inside, names), "test": self._labelled}
         self.fingerprint = self._print()
 
@@ -144,6 +146,17 @@ class Ilsvrc(Images):
         labels = np.array(shown, np.int64)
         return Split(labels, Names([f"val{os.sep}{c}" for c in self.classes], [names], labels))
 
+    def _note_missing(self) -> None:
+        """Say so if the devkit knows more images of val/, of these classes, than there are."""
+        if not self.devkit:
+            return
+        ids, known = [self.devkit.ids[name] for name in self.classes], 0
+        with contextlib.suppress(DataError):  # a sorted val/ needs no ground truth
+            known = int(np.isin(self.devkit.ground_truth(), ids).sum())
+        if self._labelled.size < known:
+            self.warn(f"{printable(str(self._root / 'val'))}: {self._labelled.size:,} of {known:,} "
+                      "images are there; unpack ILSVRC2012_img_val.tar again")  # fmt: skip
+
     def _labels(self, names: list[str]) -> np.ndarray:
         """What the images of a flat val/ show, int64."""
         label = {name: i for i, name in enumerate(self.classes)}
@@ -183,12 +196,17 @@ class Ilsvrc(Images):
         """test: the images of test/, in the order of their names, without labels; or val again."""
         if name == "val":
             self.splits["test"] = self._labelled
-        elif names := self._tree.names(name):
-            self.splits["test"] = Split(np.full(len(names), -1), Names([name], [names]))
+        elif found := self.unlabelled(name):
+            self.splits["test"] = found
         else:
             raise DataError(f"{printable(str(self._root / name))}: no image in it; unpack the tar "
                             "of the test images there")  # fmt: skip
         self._small.pop("test", None)
+
+    def unlabelled(self, name: str) -> Split | None:
+        """The images of a folder that nobody tells anything of; None if there are none."""
+        names = self._tree.names(name)
+        return Split(np.full(len(names), -1), Names([name], [names])) if names else None
 
     def _print(self) -> str:
         """The fingerprint; the same for a val/ that is flat and one that is sorted."""

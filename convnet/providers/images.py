@@ -25,6 +25,7 @@ from convnet.providers._tree import Disk
 
 SMALL = 64  # pixels; images with sides up to this may stay in memory
 MOST = 512 << 20  # bytes of memory for them, in both splits together
+PACKED = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")  # archives, mostly
 MANY = 200  # images that are read sooner by processes, a second for their start included
 
 
@@ -48,8 +49,11 @@ class Images(Provider):
     def _found(self) -> Disk:
         """Where the images are. Raises DataError."""
         if not self._root.is_dir():
-            is_file = "a file, not a folder" if self._root.exists() else "no such folder"
-            raise DataError(f"{printable(self.path)}: {is_file}")
+            why = "a file, not a folder" if self._root.exists() else "no such folder"
+            if self._root.is_file() and self._root.name.lower().endswith(PACKED):
+                why += "; unpack it into one"
+                why += " (a .tar that is not compressed is read as it is)"
+            raise DataError(f"{printable(self.path)}: {why}")
         return Disk(self._root)
 
     def _list(self) -> None:
@@ -88,6 +92,10 @@ class Images(Provider):
         for name, files in found.items():
             if not files:
                 raise DataError(f"{where}/{printable(name)}: no image in it ({' '.join(SUFFIXES)})")
+        if tars := self._tree.tars(path):
+            others = f" and {len(tars) - 1} more" if len(tars) > 1 else ""
+            self.warn(f"{where}: {printable(tars[0])}{others} left out, as there are folders, too; "
+                      "unpack it into one")  # fmt: skip
         if len(found) == 1:
             only = printable(*found)
             raise DataError(f"{where}: only one class, {only}; it takes two to classify")
@@ -95,6 +103,7 @@ class Images(Provider):
 
     def _divided(self, classes: dict) -> dict:
         """{split: {class: files}}: a part of each class is for testing."""
+        self.divided = True
         lone = next((name for name, files in classes.items() if len(files) < 2), None)
         if lone is not None:
             raise DataError(f"{printable(self.path)}: class {printable(lone)} has one image; "

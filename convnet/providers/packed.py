@@ -10,12 +10,14 @@ some 40 bytes for each image; an image whose checksum is wrong counts as a bad o
 """
 
 import json
+import re
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from convnet import shards
+from convnet import files, shards
 from convnet.ilsvrc import Devkit
 from convnet.loader import DataError
 from convnet.providers import SPLITS, Split, fingerprint, printable
@@ -26,6 +28,7 @@ FORMAT = "convnet set of shards 1"
 INDEX = "index.json"
 BUFFER = 16  # shards that are read from at a time
 UNLABELLED = "unlabelled"  # ILSVRC's test set
+NAME = re.compile(rf"({'|'.join((*SPLITS, UNLABELLED))})-\d{{5,}}\.h5")  # of a shard
 
 
 class Table(Sequence):
@@ -161,8 +164,21 @@ def _joined(arrays: list[np.ndarray]) -> np.ndarray:
 
 
 def name_of(split: str, number: int) -> str:
-    """The file of a shard."""
+    """The file of a shard, as NAME has it."""
     return f"{split}-{number:05}.h5"
+
+
+def strays(folder: Path, splits: dict[str, list[int]]) -> list[Path]:
+    """The files in a set's folder that are named as shards are, but are none of its."""
+    own = {name_of(split, number) for split, sums in splits.items() for number in range(len(sums))}
+    return [path for path in sorted(folder.glob("*.h5")) if NAME.fullmatch(path.name)
+            and path.name not in own]  # fmt: skip
+
+
+def sealed(index: dict) -> dict:
+    """What is in an index, with the CRC-32 of all the rest as one more field."""
+    rest = {name: value for name, value in index.items() if name != "crc32"}
+    return {**rest, "crc32": zlib.crc32(json.dumps(rest, sort_keys=True).encode())}
 
 
 def read_index(folder: Path) -> dict:
@@ -175,16 +191,19 @@ def read_index(folder: Path) -> dict:
         classes, splits = found["classes"], found["shards"]
         right = all(isinstance(name, str) for name in (*classes, *splits, found["source"]))
         whole = all(isinstance(n, int) for sums in splits.values() for n in sums)
-        right &= isinstance(classes, list) and len(classes) > 1
+        right &= isinstance(classes, list) and 1 < len(classes) == len({*classes})
+        right &= found.get("crc32") in (None, sealed(found)["crc32"])  # older sets have none
         if not right or not whole or not {*SPLITS} <= {*splits} <= {*SPLITS, UNLABELLED}:
             raise ValueError
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         begun = (folder / name_of("train", 0)).is_file()
         why = f"is no set of tools/make_data.py: there is no {INDEX} in it"
         if begun:
             why = "the set is not finished; the same command of tools/make_data.py goes on with it"
         raise DataError(f"{printable(str(folder))}: {why}") from None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except OSError as e:
+        raise DataError(f"{printable(str(path))}: {files.unread(e) or e}") from None
+    except (ValueError, LookupError, TypeError, AttributeError):
         raise DataError(f"{printable(str(path))}: damaged, or of a newer convnet; delete it and "
                         "give the same command of tools/make_data.py") from None  # fmt: skip
     return found

@@ -87,6 +87,10 @@ class Tree(Disk):
         """The names of the images in a folder, sorted."""
         return list(self._names.get(path, ()))
 
+    def tars(self, path):
+        """None: they count as folders."""
+        return []
+
     def place(self, path: str) -> Place:
         """Where an image is."""
         folder, _, name = path.rpartition("/")
