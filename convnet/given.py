@@ -5,6 +5,7 @@ import itertools
 import os
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from convnet.checkpoint import Checkpoint, CheckpointError
 from convnet.cli import UsageError
 from convnet.graph import Graph
 from convnet.net import Net
-from convnet.providers import DataOptions, Provider, name_for, printable, provider_class
+from convnet.providers import DataError, DataOptions, Provider, name_for, printable, provider_class
 from convnet.source import Source, beside
 from convnet.train import Plan
 
@@ -83,17 +84,19 @@ def as_before(args, meta: dict):
 
 def words_of(meta: dict) -> list[str]:
     """The options of tools/train.py that begin such a run: what as_before reads back."""
-    sources = [Source.from_dict(d) for d in (meta["source"], *meta.get("others", []))]
-    data, said = meta["data"], {}
+    sources, data, said = _sources(meta), meta["data"], {}
     said["layer-def"] = ",".join(source.name for source in sources)
     if any(source.params_name not in ("", str(beside(source.name))) for source in sources):
         said["layer-params"] = ",".join(source.params_name for source in sources)
     if data["path"] is not None and data["provider"] != "digits":
         said["data-path"] = data["path"]
-    if data["provider"] != name_for(data["path"]):
+    if data["provider"] != _recognised(data["path"]):
         said["data-provider"] = data["provider"]
     of_data = ("crop", "mirror", "color_noise", "test_fraction", "on_bad_image")
-    said |= _unusual(data["options"], DataOptions(), of_data)
+    options = data["options"]
+    if not data.get("divided", True):  # the data has a test set of its own
+        options = {**options, "test_fraction": DataOptions().test_fraction}
+    said |= _unusual(options, DataOptions(), of_data)
     said |= {name: meta[name] for name in ("epochs", "minibatch", "seed")}
     of_plan = ("sizes", "switch", "test_freq", "keep", "init_from")
     said |= _unusual(meta, Plan(epochs=1), of_plan)
@@ -102,27 +105,50 @@ def words_of(meta: dict) -> list[str]:
     return words + ["--tensorboard"] * meta.get("tensorboard", False)
 
 
+def _recognised(path: str | None) -> str:
+    """The provider that a path means without --data-provider; "" where nobody may look at it."""
+    try:
+        return name_for(path)
+    except DataError:
+        return ""
+
+
 def changes_of(meta: dict) -> list[str]:
     """What resumes of the run set otherwise, in words, a line each."""
-    legs = [*({**meta, **then} for then in meta.get("earlier", [])), meta]
-    told = [(leg["step"], words_of(leg), _rates_in(leg)) for leg in legs]
-    found = []
-    for (step, old, old_rates), (_, new, rates) in itertools.pairwise(told):
-        names = {word.partition("=")[0] for word in new}
-        words = [word for word in new if word not in old]
-        words += [f"without {word}" for word in old if word.partition("=")[0] not in names]
-        words += [
-            f"other rates in {n}" for n, text in rates.items() if old_rates.get(n, text) != text
-        ]
-        if words:
-            found.append(f"after {count(step, 'batch', 'es')} with {', '.join(words)}")
+    legs, found = [meta], []
+    for then in reversed(meta.get("earlier", [])):  # what was another before
+        legs.insert(0, {**legs[0], **then})
+    for before, after in pairwise(legs):
+        if words := _changed(words_of(before), words_of(after)) + _edited_between(before, after):
+            found.append(f"after {count(before['step'], 'batch', 'es')} with {', '.join(words)}")
     return found
 
 
-def _rates_in(meta: dict) -> dict[str, str]:
-    """The texts of the params files by name."""
-    sources = [Source.from_dict(d) for d in (meta["source"], *meta.get("others", []))]
-    return {source.params_name: source.params_text for source in sources}
+def _changed(old: list[str], new: list[str]) -> list[str]:
+    """The options that are others; of --set, whose order counts, what was added, or else all."""
+    before, now = ([word for word in words if word.startswith("--set=")] for words in (old, new))
+    begun = len(before) if now[: len(before)] == before else 0
+    names = {word.partition("=")[0] for word in new if word not in now} | {*now}
+    gone = [word for word in old if word.partition("=")[0] not in names and word not in names]
+    words = [word for word in new if word not in (*old, *now)] + now[begun:]
+    return words + [f"without {word}" for word in gone]
+
+
+def _edited_between(before: dict, after: dict) -> list[str]:
+    """What no option tells of: that a file has another text."""
+    found = []
+    for old, new in zip(_sources(before), _sources(after)):
+        found += [f"another text of {new.name}"] * (old.text != new.text)
+        if (old.params_name, old.params_text) != (new.params_name, new.params_text):
+            found.append(
+                f"the rates in {new.params_name}" if new.params_name else "no file of rates"
+            )
+    return found
+
+
+def _sources(meta: dict) -> list[Source]:
+    """The cfgs of a run."""
+    return [Source.from_dict(d) for d in (meta["source"], *meta.get("others", []))]
 
 
 def _unusual(told: dict, usual: DataOptions | Plan, names: tuple[str, ...]) -> dict[str, Any]:
@@ -145,7 +171,7 @@ def sources_of(args, saved) -> list[Source]:
         params = given or [None] * len(names)
         _check_params(args, params, names)
         return [Source.read(name, p, sets) for name, p in zip(names, params)]
-    old = [Source.from_dict(d) for d in (saved.meta["source"], *saved.meta.get("others", []))]
+    old = _sources(saved.meta)
     for source in old:
         say_notes(_edited(source.name, source.text, "layer-def"))
         if not given:
@@ -203,9 +229,13 @@ def provider_of(args, source: Source, seed: int, image: tuple[int, int] | None =
     return made(args.data_path, size, channels, DataOptions(seed=seed, **given))
 
 
-def check_fraction(fraction: float | None, provider: Provider) -> None:
-    """UsageError for a --test-fraction of data that has images to test with."""
-    if fraction is not None and not provider.divided:
+def check_fraction(fraction: float | None, provider: Provider, before: dict | None = None) -> None:
+    """UsageError for a --test-fraction of data that has images to test with.
+
+    before: the options of the data of a run that goes on, or is tested.
+    """
+    known = (before or {}).get("test_fraction")
+    if fraction not in (None, known) and not provider.divided:
         raise UsageError(f"--test-fraction={fraction}: {printable(str(provider.path))} has images "
                          "to test with of its own; leave the option away")  # fmt: skip
 
@@ -258,6 +288,7 @@ def data_of(args, run: Trained) -> Provider:
     if own and provider.fingerprint != run.meta["data"]["fingerprint"]:
         note = "the images have changed since the run; it may have been trained on some of these"
         say_notes([f"{provider.path}: {note}"])
+    check_fraction(args.test_fraction, provider, run.meta["data"]["options"])
     if args.split:
         provider.test_with(args.split)
     return provider

@@ -42,13 +42,13 @@ def train(args) -> int:
     if args.tensorboard:
         board.writer_class()  # before a folder is made
     provider = given.provider_of(args, source, args.seed or 0)
-    if not saved:
-        given.check_fraction(args.test_fraction, provider)
+    given.check_fraction(args.test_fraction, provider, saved and saved.meta["data"]["options"])
     if not provider.train.size:
         raise DataError(f"{provider.path}: there is no train/ in it, without which it only tests")
     graph = source.graph(given.feeds_of(provider), len(provider.classes))
     graph.check_no_windows()
-    results.check_names(graph)
+    if not saved:
+        results.check_names(graph)
     for remark in graph.remarks:
         print(f"note: {remark}")
     epochs, minibatch = USUAL.get(provider.name, USUAL_ELSEWHERE)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -313,11 +314,20 @@ class Run:
         self.at = Position(meta["epoch"], meta["batch"])
         if meta["batch"] >= meta["batches"]:
             self.at.batch = self.batches  # an end of an epoch, also with batches of another size
-        now = json.loads(json.dumps(self._settings()))
-        then = {key: meta[key] for key in now if key in meta}
         self.earlier = meta.get("earlier", [])
-        if self.saved and then != now:
+        now = self._settings()
+        then = {k: meta[k] for k in now if _told(meta.get(k, now[k])) != _told(now[k])}
+        if self.saved and then:
             self.earlier.append({"step": self.saved, **then})
+
+
+def _told(setting: Any) -> Any:
+    """A setting as a checkpoint tells it; without the workers, which change nothing."""
+    told = json.loads(json.dumps(setting))
+    if isinstance(told, dict) and "options" in told:  # the data
+        told["options"]["workers"] = None
+        told.pop("divided", None)
+    return told
 
 
 def data_meta(provider: Provider) -> dict:
@@ -329,4 +339,5 @@ def data_meta(provider: Provider) -> dict:
         "fingerprint": provider.fingerprint,
         "train": provider.train.size,
         "test": provider.test.size,
+        "divided": provider.divided,
     }

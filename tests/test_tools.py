@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convnet import checkpoint, cli, runfolder
+from convnet import checkpoint, cli, given, runfolder
 from convnet.net import Net
 from convnet.providers import DataOptions
 from convnet.providers.images import Images
@@ -339,6 +339,24 @@ def test_what_is_no_checkpoint(tool, tmp_path, cfg):
     fails(5, "folder; tools/show.py curves has what it told$", tool, f"{where}{tmp_path / 'empty'}")
     fails(5, "no such file or folder; train a net first", tool, f"{where}{tmp_path / 'none'}")
     fails(5, r"other\.h5: .*not of a run", tool, f"{where}{tmp_path / 'other.h5'}")
+
+
+def test_a_fraction_of_data_that_has_a_test_set(cfg, tmp_path):
+    """Refused, but not of a run that was begun with it when nobody refused it."""
+    for split, each in (("train", 9), ("test", 2)):
+        photos(tmp_path / "data" / split, each=each)
+    argv = (f"--layer-def={cfg}", f"--data-path={tmp_path / 'data'}", "--workers=0", *QUICK)
+    run = tmp_path / "run"
+    assert call("train", *argv, f"--save-path={run}").code == 0
+    saved, path, _ = runfolder.find(run)
+    saved.meta["data"]["options"]["test_fraction"] = 0.3
+    checkpoint.save(path, saved)
+    assert not any("--test-fraction" in word for word in given.words_of(saved.meta))
+    assert call("train", f"--resume={run}", "--epochs=2").code == 0
+    assert call("test", run).code == 0
+    own = r"^--test-fraction=0.6: \S+ has images to test with of its own; leave the option away$"
+    fails(2, own, "train", f"--resume={run}", "--epochs=3", "--test-fraction=0.6")
+    fails(2, own, "test", run, "--test-fraction=0.6")
 
 
 def test_resume_names_what_has_changed(run, tmp_path):

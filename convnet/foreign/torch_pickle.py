@@ -170,10 +170,11 @@ def _found(
     read(places[key]): the bytes of a storage.
     """
     unread = known.unread()
-    state = _state_dict(content, unread)
+    where, state = _state_dict(content, unread)
     found = Found(path, "PyTorch", [], state_dict.INPUT)
     if unread:
-        found.notes.append(f"what in it is of {_listed(unread)} is not read")
+        own = f"; the weights are those of its {where}" if where else ""
+        found.notes.append(f"what in it is of {_listed(unread)} is not read{own}")
     storages: dict[tuple, np.ndarray] = {}
     arrays: dict[str, np.ndarray] = {}
     for name, tensor in state.items():
@@ -196,12 +197,12 @@ def _found(
 def _refuse_unread(name: str, value: Any) -> None:
     """Refused where a tensor of a state dict, by its name or its maker, was not read."""
     of = _of(value)
-    if of and (re.fullmatch(state_dict.PARTS, name) or of.startswith("torch.")):
+    if of and (re.fullmatch(state_dict.PARTS, name) or of.startswith(("torch._", "torch.nn."))):
         raise Refused(f"{name:.80} is of {of}, no plain tensor; nothing in the file was run")
 
 
-def _state_dict(content: Any, unread: list[str]) -> dict[str, Any]:
-    """What was pickled, or in it the dict called state_dict or model, or the only one.
+def _state_dict(content: Any, unread: list[str]) -> tuple[str, dict[str, Any]]:
+    """What was pickled, or in it the dict called state_dict or model, or the only one; and where.
 
     unread: what else the pickle asked for.
     """
@@ -212,10 +213,13 @@ def _state_dict(content: Any, unread: list[str]) -> dict[str, Any]:
     named = _named(content)
     found = _state_dicts(content, set())
     if len(found) == 1:
-        return found[0][1]
+        return found[0]
     if found:
         told = _listed([path for path, _ in found])
         raise Refused(f"holds {len(found)} state dicts, {told}; save one by itself")
+    for word in ("state_dict", "model"):
+        if of := _of(named.get(word)):
+            raise Refused(f"has as {word} a thing of {of}, a whole net perhaps; {SAVE}")
     inside = named.get("state_dict")
     there = _listed([*(_named(inside) if isinstance(inside, dict) else named)])
     told = f", and what is of {_listed(unread)}; {SAVE}" if unread else ""
@@ -232,8 +236,6 @@ def _state_dicts(content: Any, seen: set, deep: int = 3) -> list[tuple[str, dict
     seen.add((id(content), deep))
     named = _named(content)
     for word in ("state_dict", "model"):
-        if of := _of(named.get(word)):
-            raise Refused(f"has as {word} a thing of {of}, a whole net perhaps; {SAVE}")
         if found := _state_dicts(named.get(word), seen, deep - 1):
             return [(_path(word, path), one) for path, one in found]
     if _has_weights(named):

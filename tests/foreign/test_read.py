@@ -357,11 +357,17 @@ def test_what_a_program_saves_beside_the_weights(tmp_path):
     check(made.layers)
     assert not made.lost and len(made.notes) == 1
     assert re.fullmatch(
-        r"what in it is of argparse\.Namespace, pathlib\S*, .* and \d more is not read",
+        r"what in it is of argparse\.Namespace, pathlib\S*, .* and \d more is not read; "
+        r"the weights are those of its model",
         made.notes[0],
     )
     made = found(tmp_path, files.state_dict(STATE, lambda state: {**beside, **state}))
     check(made.layers)
+    for word in ("model", "state_dict"):  # the options that the net was made with
+        where = {word: argparse.Namespace(depth=8)}
+        made = found(tmp_path, files.state_dict(STATE, lambda s, w=where: {**w, "best": s}))
+        check(made.layers)
+        assert made.notes[0].endswith("Namespace is not read; the weights are those of its best")
 
 
 def test_code_beside_the_weights_is_not_run(tmp_path):
@@ -374,7 +380,8 @@ def test_code_beside_the_weights_is_not_run(tmp_path):
         data = files.state_dict(STATE, lambda state, evil=evil: {"model": state, "x": evil})
         made = found(tmp_path, data)
         check(made.layers)
-        assert made.notes[0].endswith(" is not read") and not mark.exists()
+        assert made.notes[0].endswith(" is not read; the weights are those of its model")
+        assert not mark.exists()
 
 
 @pytest.mark.parametrize(
@@ -411,7 +418,7 @@ def test_a_pickle_that_asks_for_too_many_things(tmp_path):
     "within,why",
     [
         (lambda state: collections.Counter("ab"), r"holds a thing of collections\.Counter, a"),
-        (lambda state: {"ema": state, "model": collections.Counter("ab")},
+        (lambda state: {"args": {"a": 1}, "model": collections.Counter("ab")},
          r"has as model a thing of collections\.Counter, a whole net perhaps; save by itself what"),
         (lambda state: {"net": collections.Counter("ab")},
          r"but net, and what is of collections\.Counter; save by itself what torch\.save\("),

@@ -160,6 +160,9 @@ def test_a_checkpoint_of_a_training(new, tmp_path):
     assert [l.name for l in made.layers] == names
     np.testing.assert_array_equal(made.layers[0].kernels[0], model.conv1.weight.detach().numpy())
     assert len(made.notes) == 1 and "argparse.Namespace" in made.notes[0] and not made.lost
+    among = {**model.state_dict(), "dtype": torch.float32, "size": torch.Size([3, 224, 224])}
+    torch.save(among, tmp_path / "net.pth", _use_new_zipfile_serialization=new)
+    assert [l.name for l in read.read(tmp_path / "net.pth").layers] == names
     torch.save(model, tmp_path / "net.pth", _use_new_zipfile_serialization=new)
     with pytest.raises(
         WeightsError, match=r"Grouped, a whole net perhaps; save by itself what tor"

@@ -7,11 +7,13 @@ import shutil
 import subprocess
 from html import unescape
 from html.parser import HTMLParser
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from convnet import given, runfolder
+from convnet.providers import DataError
 from convnet.show import report
 from tests.tooling import call, photos, tiny
 
@@ -134,30 +136,48 @@ def test_what_a_resume_set_otherwise(page, tmp_path):
     shutil.copytree(page.parent, folder)
     step = runfolder.find(folder)[0].meta["step"]
     rates = tmp_path / "rates.cfg"
-    rates.write_text("[conv1]\nepsW=0.00005\n")
-    for more in (
-        ("--epochs=3", "--test-freq=0"),
-        ("--epochs=3",),
-        ("--epochs=4", f"--layer-params={rates}"),
-        ("--epochs=5", "--set=DEFAULT.epsB=0.0002"),
-    ):
-        if more[0] == "--epochs=5":
-            rates.write_text("[conv1]\nepsW=0.00006\n")
-            more += (f"--layer-params={rates}",)
-        assert call("train", f"--resume={folder}", *more, "--workers=0").code == 0
+    low, high = "--set=fc2.epsW=0.0002", "--set=fc2.epsW=0.0003"
+    for n, more in enumerate((
+        ("--epochs=3", "--test-freq=0", low),
+        ("--epochs=3", "--workers=1"),  # nothing to do, nothing to tell
+        ("--epochs=4", f"--layer-params={rates}", high),
+        ("--epochs=5", f"--layer-params={rates}", low),
+    )):  # fmt: skip
+        rates.write_text(f"[conv1]\nepsW=0.0000{5 + n}\n")
+        assert call("train", f"--resume={folder}", *more).code == 0
     meta = runfolder.find(folder)[0].meta
     batches = meta["batches"]
     assert given.changes_of(meta) == [
-        f"after {step} batches with --epochs=3, without --test-freq=3",
-        f"after {step + batches} batches with --layer-params={rates}, --epochs=4",
-        f"after {step + 2 * batches} batches with --epochs=5, --set=DEFAULT.epsB=0.0002, "
-        f"other rates in {rates}",
+        f"after {step} batches with --epochs=3, {low}, without --test-freq=3",
+        f"after {step + batches} batches with --layer-params={rates}, --epochs=4, {high}, "
+        f"the rates in {rates}",
+        f"after {step + 2 * batches} batches with --epochs=5, {low}, the rates in {rates}",
     ]
+    assert {*meta["earlier"][0]} == {"epochs", "source", "step", "test_freq"}, "no more is kept"
     assert given.changes_of(runfolder.find(page.parent)[0].meta) == []
     assert call("show", "report", folder).code == 0
-    assert f"It went on after {step} batches with --epochs=3, without" in (
+    assert f"It went on after {step} batches with --epochs=3, {low}, without" in (
         unescape((folder / "report.html").read_text())
     )
+
+
+def test_the_commands_where_the_data_cannot_be_looked_at(page, monkeypatch):
+    meta = runfolder.find(page.parent)[0].meta
+    monkeypatch.setattr(given, "name_for", mock.Mock(side_effect=DataError("no right to it")))
+    assert "--data-provider=images" in given.words_of(meta)
+
+
+def test_changes_of_what_is_set():
+    words = ["--epochs=1", "--set=a.b=1", "--keep=3"]
+    assert given._changed(words, ["--epochs=2", "--set=a.b=1"]) == [
+        "--epochs=2",
+        "without --keep=3",
+    ]
+    again = [*words, "--set=a.b=2", "--set=a.b=1"]
+    assert given._changed(words, again) == ["--set=a.b=2", "--set=a.b=1"]
+    assert given._changed(again, ["--epochs=1", "--set=a.c=1", "--keep=3"]) == [
+        "--set=a.c=1", "without --set=a.b=1", "without --set=a.b=2", "without --set=a.b=1",
+    ]  # fmt: skip
 
 
 def test_a_checkpoint_before_the_last(page, tmp_path):
