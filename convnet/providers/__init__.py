@@ -351,7 +351,9 @@ class Provider:
 
     def report(self, split: str, index: int, why: str) -> None:
         """Say once that an image is bad; DataError where that is to stop the run."""
-        key = self.splits[split].keys[index]
+        self._report(self.splits[split].keys[index], why)
+
+    def _report(self, key: str, why: str) -> None:
         if key in self.bad:
             return
         self.bad[key] = why
