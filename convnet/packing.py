@@ -105,7 +105,7 @@ class Packing:
 
     def run(self) -> None:
         """Make what is missing."""
-        made, bad = {}, Counter()
+        made, bad, without = {}, Counter(), []
         for split, images in self.splits.items():
             order = np.arange(images.size)
             if split == "train":
@@ -115,9 +115,16 @@ class Packing:
             for number, part in enumerate(parts):
                 shard = self._shard(split, number, part)
                 made[split].append(shard.about["tables"])
-                what = "kept without bytes" if split in self.keeping else "left out"
-                bad[what] += len(shard.left_out)
+                lost = len(part) - len(shard)
+                bad["left out"] += lost
+                bad["kept without bytes"] += len(shard.left_out) - lost
+                if lost and split in self.keeping:  # packed when none kept its place
+                    without.append(Path(shard.path).name)
         self._finish(made)
+        if without:
+            print(f"{', '.join(without)}: bad images have no place, so that submissions lack them; "
+                  "deleted and packed again they have one, but that makes another set",
+                  file=sys.stderr)  # fmt: skip
         _tell(self.folder, bad, "" if self.changed else "; nothing to do")
 
     def _shard(self, split: str, number: int, part: np.ndarray) -> Shard:
@@ -153,7 +160,8 @@ class Packing:
     def _holds(self, found: Shard, split: str, part: np.ndarray) -> bool:
         """Whether a shard is of these images, by their places, labels and names."""
         images, there = self.splits[split], part[np.isin(part, found.position)]
-        if len(part) - len(there) != (0 if split in self.keeping else len(found.left_out)):
+        kept = int((np.diff(found.offset) == 0).sum())  # of those left out; older sets keep none
+        if len(part) - len(there) != len(found.left_out) - kept:
             return False
         if not np.array_equal(there, found.position):
             return False

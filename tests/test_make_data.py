@@ -309,6 +309,36 @@ def test_submissions_of_a_packed_imagenet_with_bad_images(imagenet, tmp_path):
         assert made[0].count("\n") == lines
 
 
+def test_a_packed_imagenet_of_before_bad_images_had_places(imagenet, tmp_path, monkeypatch):
+    """It stays as it is, so that runs on it go on; what it lacks is told."""
+    folder, out = shutil.copytree(imagenet, tmp_path / "imagenet"), tmp_path / "packed"
+    (folder / "test" / "ILSVRC2012_test_00000003.JPEG").write_bytes(b"no image")
+    begin = packing.Packing.__init__
+
+    def older(self, *args):
+        begin(self, *args)
+        self.keeping = set()
+
+    with monkeypatch.context() as m:
+        m.setattr(packing.Packing, "__init__", older)
+        pack(folder, out)
+    before = files(out)
+    told = pack(folder, out)
+    assert files(out) == before
+    assert "6 images of unlabelled, 6 classes, 1 bad image left out; nothing to do\n" in told.out
+    assert told.err == (
+        "unlabelled-00000.h5: bad images have no place, so that submissions lack them; deleted "
+        "and packed again they have one, but that makes another set\n"
+    )
+    (folder / "test" / "ILSVRC2012_test_00000004.JPEG").unlink()  # another is no bad one
+    told = pack(folder, out).out
+    assert "unlabelled-00000.h5: is made again, the images of unlabelled are others\n" in told
+    assert "1 bad image kept without bytes" in told
+    shutil.copy(folder / "test" / "ILSVRC2012_test_00000005.JPEG", folder / "test" / "last.JPEG")
+    told = pack(folder, out).out  # as many more as there are bad ones
+    assert "unlabelled-00000.h5: is made again, the images of unlabelled are others\n" in told
+
+
 def test_other_splits_are_only_for_imagenet(made):
     with open_(made) as data, pytest.raises(DataError, match="only ImageNet's own layout"):
         data.test_with("test")
