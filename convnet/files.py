@@ -97,7 +97,7 @@ def abandoned(path: Path) -> Iterator[bool]:
             file = stack.enter_context(path.open("rb"))
             ours = _locked(file)
             found = ours or (ours is None and time.time() - path.stat().st_mtime > DAY)
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):  # gone, or another user's
             found = False
         yield found
 
