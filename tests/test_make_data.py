@@ -822,6 +822,9 @@ def test_a_tar_beside_folders_is_told_to_be_left_out(source, tmp_path):
     assert "3 classes" in told.out
     shutil.copy(folder / "dog.tar", folder / "eel.tar")
     assert pack(folder, tmp_path / "packed").err == f"{folder}: dog.tar and 1 more {why}\n"
+    (folder / "dog.tar").unlink()
+    (folder / "ant").rename(folder / "ant.tar")  # a class like any other
+    assert pack(folder, tmp_path / "other").err == f"{folder}: eel.tar {why}\n"
 
 
 def test_ilsvrc_as_it_is_downloaded(imagenet, tmp_path):

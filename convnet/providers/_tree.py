@@ -47,7 +47,7 @@ class Disk:
 
     def tars(self, path: str) -> list[str]:
         """The names of the tar files in a folder, sorted; nothing in them is seen."""
-        return sorted(file.name for file in (self.root / path).glob("*.tar"))
+        return sorted(file.name for file in (self.root / path).glob("*.tar") if file.is_file())
 
     def size(self, path: str) -> int:
         """The bytes of a file, -1 where there is none."""
