@@ -287,8 +287,9 @@ def _check_ours(folder: Path) -> None:
     names = os.listdir(folder)  # noqa: PTH208 (there may be many)
     begun = any(NAME.fullmatch(n) or n == LOCK or files.PART.fullmatch(n) for n in names)
     begun |= INDEX in names and FORMAT in (folder / INDEX).read_text("utf-8", "replace")
-    if names and not begun:
-        raise UsageError(f"--out={folder}: holds other things, such as {printable(min(names))}; "
+    others = [n for n in names if n[0] != "." and n != "lost+found"]  # which systems put there
+    if others and not begun:
+        raise UsageError(f"--out={folder}: holds other things, such as {printable(min(others))}; "
                          "name a new folder, or an empty one")  # fmt: skip
 
 

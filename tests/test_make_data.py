@@ -560,6 +560,9 @@ def test_a_folder_of_other_things_is_let_be(source, made, tmp_path):
     (home / "letter.txt").write_text("dear")
     (home / "index.json").write_text("{}")  # of somebody else
     refused(home, "holds other things, such as index.json; name a new folder, or an empty one")
+    (tmp_path / "disk" / "lost+found").mkdir(parents=True)  # as a new one is
+    (tmp_path / "disk" / ".DS_Store").touch()
+    pack(source, tmp_path / "disk")
     refused(source.parent, f"is a folder that {source} is in; name another")
     (home / ".1-00000000.part").touch()  # a run that was killed before its first shard
     pack(source, home)
