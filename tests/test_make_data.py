@@ -456,6 +456,26 @@ def test_two_at_a_time(source, tmp_path):
     assert not list(out.glob(".*"))
 
 
+def test_a_lock_that_goes_while_it_is_taken(tmp_path, monkeypatch):
+    """By the process that had it, between any two looks at it: the next is taken."""
+    path, stat = tmp_path / packing.LOCK, Path.stat
+
+    def gone(self, **kwargs):
+        if next(looks, False):
+            path.unlink()
+        return stat(self, **kwargs)
+
+    monkeypatch.setattr(Path, "stat", gone)
+    for goes in (True,), (False, True), (True, True):
+        looks = iter(goes)
+        with convnet_files.locked(path) as file:
+            assert os.path.samestat(os.fstat(file.fileno()), stat(path))
+    monkeypatch.undo()
+    shutil.rmtree(tmp_path)
+    with pytest.raises(FileNotFoundError):  # and does not try for ever
+        convnet_files.locked(path)
+
+
 @pytest.mark.parametrize("how", ["written over", "an older file", "a link", "in a tar"])
 def test_an_image_that_was_replaced_is_packed_again(tmp_path, monkeypatch, how):
     """By one of the same length, between two runs; the other shards stay as they are."""
