@@ -269,7 +269,8 @@ def test_test_images_of_imagenet_that_are_gone(imagenet, tmp_path):
         same(a, b)
     one, other = (folder / "test" / f"ILSVRC2012_test_0000000{i}.JPEG" for i in (1, 2))
     one.rename(other)  # as many, with another name
-    assert "unlabelled-00000.h5: is made again" in pack(folder, out).out
+    told = pack(folder, out).out
+    assert "unlabelled-00000.h5: is made again, the images of unlabelled are others\n" in told
     shutil.rmtree(folder / "test")
     told = pack(folder, out).out
     assert "unlabelled-00000.h5: is deleted, no image is left for it" in told
