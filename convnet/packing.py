@@ -145,9 +145,9 @@ class Packing:
         left_out, about = [], {"of": self.of, "side": 0}
         size = shards.write(path, self._records(split, part, left_out, about), left_out, about)
         os.utime(path, ns=(began, began))  # what is changed while it is written is newer
-        print(f"{path.name}: {count(len(part) - len(left_out), 'image')}, {size / 1e6:.1f} MB",
-              flush=True)  # fmt: skip
-        return shards.read(path)
+        shard = shards.read(path)
+        print(f"{path.name}: {count(len(shard), 'image')}, {size / 1e6:.1f} MB", flush=True)
+        return shard
 
     def _outdated(self, found: Shard, split: str, part: np.ndarray) -> str | None:
         """Why a shard is not what it would be now: None if it is."""

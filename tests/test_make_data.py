@@ -291,7 +291,8 @@ def test_submissions_of_a_packed_imagenet_with_bad_images(imagenet, tmp_path):
     assert sorted(packing.err.splitlines()) == [
         f"bad image left out: {name}: no image of a known format" for name in bad
     ]
-    assert "2 bad images kept without bytes" in packing.out
+    assert "unlabelled-00000.h5: 7 images, " in packing.out
+    assert "7 images of unlabelled, 6 classes, 2 bad images kept without bytes" in packing.out
     assert "is made again" not in pack(folder, out).out
     checked = call("make_data", f"--check={out}", "--workers=0")
     assert (checked.code, checked.err) == (0, "")
