@@ -108,11 +108,15 @@ class Batch(NamedTuple):
 
 
 class Provider:
-    """A data set. Subclasses set classes, size, channels, splits and fingerprint."""
+    """A data set. Subclasses set classes, size, channels, splits and fingerprint.
+
+    One whose data has images to test with of its own sets divided to False, so that a test_fraction
+    that is given, and would mean nothing, is refused.
+    """
 
     mirror = True  # whether mirrored images show the same class
     noise = 0.1  # what color_noise=None means
-    divided = False  # whether options.test_fraction says what is tested with
+    divided = True  # whether options.test_fraction may say what is tested with
     piece: int | None = None  # most images that _read is asked for at once; None: a whole batch
 
     classes: list[str]

@@ -30,6 +30,7 @@ MANY = 200  # images that are read sooner by processes, a second for their start
 
 
 class Images(Provider):
+    divided = False  # until it is
     piece = loader.PIECE
 
     def _open(self, path, size, channels):
