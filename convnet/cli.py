@@ -12,8 +12,7 @@ EXITS = {"CfgError": 2, "UsageError": 2, "DataError": 3, "Diverged": 4, "Checkpo
          "DeviceError": 6}  # fmt: skip
 # what a system refuses, with files or disks, whatever a program does
 SYSTEM = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS,
-          errno.EIO, errno.ESTALE, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EMFILE,
-          errno.ENFILE}  # fmt: skip
+          errno.EIO, errno.ESTALE, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR}  # fmt: skip
 
 
 class UsageError(Exception):

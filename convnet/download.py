@@ -222,7 +222,8 @@ def _sweep(folder: Path) -> None:
     """Delete what runs that were killed have unpacked; what live ones have is let be."""
     for old in folder.glob(".unpacked-*"):
         lock = old / LOCK
-        with files.abandoned(lock) as dead:
+        # it may be another user's, or its owner may just take it away
+        with contextlib.suppress(OSError), files.abandoned(lock) as dead:
             begun = not lock.exists() and time.time() - old.stat().st_mtime > files.DAY
             if dead or begun:
                 shutil.rmtree(old, ignore_errors=True)

@@ -97,7 +97,7 @@ def abandoned(path: Path) -> Iterator[bool]:
             file = stack.enter_context(path.open("rb"))
             ours = _locked(file)
             found = ours or (ours is None and time.time() - path.stat().st_mtime > DAY)
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):  # gone, or another user's
             found = False
         yield found
 
@@ -123,7 +123,11 @@ def locked(path: Path) -> IO:
                 file.seek(0)
                 other = file.read(20).decode("ascii", "replace").strip()
                 raise Held(other or "of unknown number")
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            try:
+                there = os.path.samestat(os.fstat(file.fileno()), path.stat())
+            except FileNotFoundError:
+                there = False
+            if there:
                 file.truncate(0)
                 file.write(b"%d\n" % os.getpid())
                 stack.pop_all()

@@ -105,7 +105,7 @@ class Packing:
 
     def run(self) -> None:
         """Make what is missing."""
-        made, bad = {}, Counter()
+        made, bad, without = {}, Counter(), []
         for split, images in self.splits.items():
             order = np.arange(images.size)
             if split == "train":
@@ -115,9 +115,16 @@ class Packing:
             for number, part in enumerate(parts):
                 shard = self._shard(split, number, part)
                 made[split].append(shard.about["tables"])
-                what = "kept without bytes" if split in self.keeping else "left out"
-                bad[what] += len(shard.left_out)
+                lost = len(part) - len(shard)
+                bad["left out"] += lost
+                bad["kept without bytes"] += len(shard.left_out) - lost
+                if lost and split in self.keeping:  # packed when none kept its place
+                    without.append(Path(shard.path).name)
         self._finish(made)
+        if without:
+            print(f"{', '.join(without)}: bad images have no place, so that submissions lack them; "
+                  "deleted and packed again they have one, but that makes another set",
+                  file=sys.stderr)  # fmt: skip
         _tell(self.folder, bad, "" if self.changed else "; nothing to do")
 
     def _shard(self, split: str, number: int, part: np.ndarray) -> Shard:
@@ -138,9 +145,9 @@ class Packing:
         left_out, about = [], {"of": self.of, "side": 0}
         size = shards.write(path, self._records(split, part, left_out, about), left_out, about)
         os.utime(path, ns=(began, began))  # what is changed while it is written is newer
-        print(f"{path.name}: {count(len(part) - len(left_out), 'image')}, {size / 1e6:.1f} MB",
-              flush=True)  # fmt: skip
-        return shards.read(path)
+        shard = shards.read(path)
+        print(f"{path.name}: {count(len(shard), 'image')}, {size / 1e6:.1f} MB", flush=True)
+        return shard
 
     def _outdated(self, found: Shard, split: str, part: np.ndarray) -> str | None:
         """Why a shard is not what it would be now: None if it is."""
@@ -153,7 +160,8 @@ class Packing:
     def _holds(self, found: Shard, split: str, part: np.ndarray) -> bool:
         """Whether a shard is of these images, by their places, labels and names."""
         images, there = self.splits[split], part[np.isin(part, found.position)]
-        if len(part) - len(there) != (0 if split in self.keeping else len(found.left_out)):
+        kept = int((np.diff(found.offset) == 0).sum())  # of those left out; older sets keep none
+        if len(part) - len(there) != len(found.left_out) - kept:
             return False
         if not np.array_equal(there, found.position):
             return False
@@ -279,8 +287,9 @@ def _check_ours(folder: Path) -> None:
     names = os.listdir(folder)  # noqa: PTH208 (there may be many)
     begun = any(NAME.fullmatch(n) or n == LOCK or files.PART.fullmatch(n) for n in names)
     begun |= INDEX in names and FORMAT in (folder / INDEX).read_text("utf-8", "replace")
-    if names and not begun:
-        raise UsageError(f"--out={folder}: holds other things, such as {printable(min(names))}; "
+    others = [n for n in names if n[0] != "." and n != "lost+found"]  # which systems put there
+    if others and not begun:
+        raise UsageError(f"--out={folder}: holds other things, such as {printable(min(others))}; "
                          "name a new folder, or an empty one")  # fmt: skip
 
 

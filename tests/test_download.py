@@ -1,11 +1,13 @@
 """tools/make_data.py --download, against a server of this machine: breaks, damage, no network."""
 
+import errno
 import functools
 import hashlib
 import http.server
 import io
 import os
 import re
+import shutil
 import socket
 import tarfile
 import threading
@@ -248,6 +250,32 @@ def test_what_a_killed_run_has_unpacked_is_deleted(get, tmp_path):
         assert get().code == 0
     left = {path.name for path in (tmp_path / "data").iterdir()}
     assert left == {NAME, "things", live.name, begun.name}
+
+
+def test_what_another_user_has_unpacked_is_let_be(get, tmp_path, monkeypatch):
+    """Also a leftover that may not be looked into, and one that goes while we look."""
+    theirs, going = (tmp_path / "data" / f".unpacked-{name}" for name in ("theirs", "going"))
+    for path in theirs, going:
+        path.mkdir(parents=True)
+        (path / download.LOCK).touch()
+    real = {name: getattr(Path, name) for name in ("open", "exists")}
+
+    def refusing(name):
+        def call(path, *args, **kwargs):
+            if path.parent == theirs:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            if path.parent == going and going.exists():
+                shutil.rmtree(going)
+            return real[name](path, *args, **kwargs)
+
+        return call
+
+    for name in real:
+        monkeypatch.setattr(Path, name, refusing(name))
+    with files.abandoned(theirs / download.LOCK) as dead:
+        assert not dead
+    assert get().code == 0
+    assert {path.name for path in (tmp_path / "data").iterdir()} == {NAME, "things", theirs.name}
 
 
 def test_a_disk_that_fails(get, tmp_path, monkeypatch):

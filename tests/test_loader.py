@@ -221,6 +221,7 @@ def test_without_shared_memory():
     code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
     code += "from convnet.loader import DataError, Loader\nfrom tests.test_loader import view\n"
     code += "try:\n    Loader(view, (99, 99, 3), 1)\nexcept DataError as e:\n    print(e)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    argv = [sys.executable, "-c", code]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     assert done.stdout.startswith("no 6 MB of shared memory for the loader processes, file too l")
     assert done.stdout.endswith("; --workers=0 needs none\n") and not done.stderr

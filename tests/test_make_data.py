@@ -21,7 +21,7 @@ from PIL import Image
 from convnet import files as convnet_files
 from convnet import packing, shards
 from convnet.providers import DataError, DataOptions, name_for, packed, provider_class
-from convnet.providers._pictures import has_no_classes
+from convnet.providers._pictures import Pictures, has_no_classes
 from tests.test_ilsvrc import KIT, devkit, images
 from tests.tooling import call, environment, later, photos, tiny
 
@@ -269,7 +269,8 @@ def test_test_images_of_imagenet_that_are_gone(imagenet, tmp_path):
         same(a, b)
     one, other = (folder / "test" / f"ILSVRC2012_test_0000000{i}.JPEG" for i in (1, 2))
     one.rename(other)  # as many, with another name
-    assert "unlabelled-00000.h5: is made again" in pack(folder, out).out
+    told = pack(folder, out).out
+    assert "unlabelled-00000.h5: is made again, the images of unlabelled are others\n" in told
     shutil.rmtree(folder / "test")
     told = pack(folder, out).out
     assert "unlabelled-00000.h5: is deleted, no image is left for it" in told
@@ -290,7 +291,8 @@ def test_submissions_of_a_packed_imagenet_with_bad_images(imagenet, tmp_path):
     assert sorted(packing.err.splitlines()) == [
         f"bad image left out: {name}: no image of a known format" for name in bad
     ]
-    assert "2 bad images kept without bytes" in packing.out
+    assert "unlabelled-00000.h5: 7 images, " in packing.out
+    assert "7 images of unlabelled, 6 classes, 2 bad images kept without bytes" in packing.out
     assert "is made again" not in pack(folder, out).out
     checked = call("make_data", f"--check={out}", "--workers=0")
     assert (checked.code, checked.err) == (0, "")
@@ -307,6 +309,36 @@ def test_submissions_of_a_packed_imagenet_with_bad_images(imagenet, tmp_path):
         assert f"{name}: could not be read when it was packed" in told.err
         assert made[0] == made[1]
         assert made[0].count("\n") == lines
+
+
+def test_a_packed_imagenet_of_before_bad_images_had_places(imagenet, tmp_path, monkeypatch):
+    """It stays as it is, so that runs on it go on; what it lacks is told."""
+    folder, out = shutil.copytree(imagenet, tmp_path / "imagenet"), tmp_path / "packed"
+    (folder / "test" / "ILSVRC2012_test_00000003.JPEG").write_bytes(b"no image")
+    begin = packing.Packing.__init__
+
+    def older(self, *args):
+        begin(self, *args)
+        self.keeping = set()
+
+    with monkeypatch.context() as m:
+        m.setattr(packing.Packing, "__init__", older)
+        pack(folder, out)
+    before = files(out)
+    told = pack(folder, out)
+    assert files(out) == before
+    assert "6 images of unlabelled, 6 classes, 1 bad image left out; nothing to do\n" in told.out
+    assert told.err == (
+        "unlabelled-00000.h5: bad images have no place, so that submissions lack them; deleted "
+        "and packed again they have one, but that makes another set\n"
+    )
+    (folder / "test" / "ILSVRC2012_test_00000004.JPEG").unlink()  # another is no bad one
+    told = pack(folder, out).out
+    assert "unlabelled-00000.h5: is made again, the images of unlabelled are others\n" in told
+    assert "1 bad image kept without bytes" in told
+    shutil.copy(folder / "test" / "ILSVRC2012_test_00000005.JPEG", folder / "test" / "last.JPEG")
+    told = pack(folder, out).out  # as many more as there are bad ones
+    assert "unlabelled-00000.h5: is made again, the images of unlabelled are others\n" in told
 
 
 def test_other_splits_are_only_for_imagenet(made):
@@ -426,6 +458,26 @@ def test_two_at_a_time(source, tmp_path):
     assert not list(out.glob(".*"))
 
 
+def test_a_lock_that_goes_while_it_is_taken(tmp_path, monkeypatch):
+    """By the process that had it, between any two looks at it: the next is taken."""
+    path, stat = tmp_path / packing.LOCK, Path.stat
+
+    def gone(self, **kwargs):
+        if next(looks, False):
+            path.unlink()
+        return stat(self, **kwargs)
+
+    monkeypatch.setattr(Path, "stat", gone)
+    for goes in (True,), (False, True), (True, True):
+        looks = iter(goes)
+        with convnet_files.locked(path) as file:
+            assert os.path.samestat(os.fstat(file.fileno()), stat(path))
+    monkeypatch.undo()
+    shutil.rmtree(tmp_path)
+    with pytest.raises(FileNotFoundError):  # and does not try for ever
+        convnet_files.locked(path)
+
+
 @pytest.mark.parametrize("how", ["written over", "an older file", "a link", "in a tar"])
 def test_an_image_that_was_replaced_is_packed_again(tmp_path, monkeypatch, how):
     """By one of the same length, between two runs; the other shards stay as they are."""
@@ -530,6 +582,9 @@ def test_a_folder_of_other_things_is_let_be(source, made, tmp_path):
     (home / "letter.txt").write_text("dear")
     (home / "index.json").write_text("{}")  # of somebody else
     refused(home, "holds other things, such as index.json; name a new folder, or an empty one")
+    (tmp_path / "disk" / "lost+found").mkdir(parents=True)  # as a new one is
+    (tmp_path / "disk" / ".DS_Store").touch()
+    pack(source, tmp_path / "disk")
     refused(source.parent, f"is a folder that {source} is in; name another")
     (home / ".1-00000000.part").touch()  # a run that was killed before its first shard
     pack(source, home)
@@ -684,13 +739,22 @@ def test_links_that_lead_nowhere_are_bad_images(source, tmp_path):
         f"bad image left out: {Path('ant', 'loop.jpg')}: too many levels of symbolic links",
         f"bad image left out: {Path('bee', 'gone.jpg')}: no such file or directory",
     ]
-    with open_(folder) as a, open_(tmp_path / "packed") as b:
-        a.warn = lambda line: None
-        assert a.train.size + a.test.size == 29
-        assert b.train.size + b.test.size == 27
-        assert sum(len(batch.labels) for batch in a.batches("train", 8)) == b.train.size
+    with open_(source) as a, open_(folder) as b, open_(tmp_path / "packed") as c:
+        assert a.fingerprint == b.fingerprint  # so that a run goes on, whenever a link was broken
+        same(a, b)
+        same(a, c)
+        assert [*map(Path, b.bad)] == [Path("ant", "loop.jpg"), Path("bee", "gone.jpg")]
+    with Pictures(str(source / "ant"), 32, 3) as a, Pictures(str(folder / "ant"), 32, 3) as b:
+        assert a.fingerprint == b.fingerprint
+        assert [*b.bad] == ["loop.jpg"]
     told = pack(folder, tmp_path / "stopped", "--on-bad-image=stop", code=3)
-    assert told.err.count("\n") == 1
+    assert told.err == f"{Path('ant', 'loop.jpg')}: too many levels of symbolic links\n"
+    shutil.rmtree(folder / "bee")
+    (folder / "bee").mkdir()
+    (folder / "bee" / "1.jpg").symlink_to("gone")
+    told = pack(folder, tmp_path / "none", code=3).err  # which says why, too
+    assert "bee/1.jpg: no such file or directory\n" in told.replace(os.sep, "/")
+    assert "bee: no image in it" in told
 
 
 def test_a_full_disk_is_told_and_leaves_no_shard(source, tmp_path, monkeypatch):
@@ -783,6 +847,9 @@ def test_a_tar_beside_folders_is_told_to_be_left_out(source, tmp_path):
     assert "3 classes" in told.out
     shutil.copy(folder / "dog.tar", folder / "eel.tar")
     assert pack(folder, tmp_path / "packed").err == f"{folder}: dog.tar and 1 more {why}\n"
+    (folder / "dog.tar").unlink()
+    (folder / "ant").rename(folder / "ant.tar")  # a class like any other
+    assert pack(folder, tmp_path / "other").err == f"{folder}: eel.tar {why}\n"
 
 
 def test_ilsvrc_as_it_is_downloaded(imagenet, tmp_path):

@@ -14,8 +14,10 @@ import pytest
 from PIL import Image
 
 from convnet import providers, views
+from convnet.cli import UsageError
+from convnet.given import check_fraction
 from convnet.loader import PATIENCE
-from convnet.providers import DataError, DataOptions, provider_class, stratified
+from convnet.providers import DataError, DataOptions, Provider, provider_class, stratified
 from convnet.unpickle import load
 
 RNG = np.random.default_rng(0)
@@ -172,6 +174,30 @@ def test_a_folder_is_divided(tmp_path):
     assert q.fingerprint != p.fingerprint
     (tmp_path / "cat" / "3.jpg").write_bytes(b"changed")
     assert open_("images", str(tmp_path), 32, None).fingerprint != p.fingerprint
+
+
+def test_a_test_fraction_that_would_mean_nothing(tmp_path):
+    """It is refused where the data is known to be divided; one's own provider may use it."""
+
+    class Own(Provider):
+        def _open(self, path, size, channels):
+            self.size = size
+
+    for p in (
+        Own("own", 8, 3),
+        open_("digits", None, None, None),
+        open_("images", str(folder(tmp_path / "a")), 32, None),
+    ):
+        check_fraction(0.3, p)
+    for split in "train", "test":
+        folder(tmp_path / "b" / split)
+    for p in (
+        open_("images", str(tmp_path / "b"), 32, None),
+        open_("cifar", cifar(tmp_path / "c", False), None, None),
+    ):
+        check_fraction(None, p)
+        with pytest.raises(UsageError, match="has images to test with of its own"):
+            check_fraction(0.3, p)
 
 
 @pytest.mark.parametrize("other", ["test", "val"])

@@ -183,6 +183,9 @@ def test_what_the_system_refuses(number, capsys):
         assert capsys.readouterr().err == told
     with pytest.raises(FileNotFoundError):
         cli.run(mock.Mock(side_effect=OSError(errno.ENOENT, "none", "x")))
+    for number in errno.EMFILE, errno.ENFILE:  # we may have left files open
+        with pytest.raises(OSError, match="too many"):
+            cli.run(mock.Mock(side_effect=OSError(number, "too many", "x")))
 
 
 def test_links_that_go_round(tmp_path):

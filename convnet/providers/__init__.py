@@ -108,11 +108,15 @@ class Batch(NamedTuple):
 
 
 class Provider:
-    """A data set. Subclasses set classes, size, channels, splits and fingerprint."""
+    """A data set. Subclasses set classes, size, channels, splits and fingerprint.
+
+    One whose data has images to test with of its own sets divided to False, so that a test_fraction
+    that is given, and would mean nothing, is refused.
+    """
 
     mirror = True  # whether mirrored images show the same class
     noise = 0.1  # what color_noise=None means
-    divided = False  # whether options.test_fraction says what is tested with
+    divided = True  # whether options.test_fraction may say what is tested with
     piece: int | None = None  # most images that _read is asked for at once; None: a whole batch
 
     classes: list[str]
@@ -351,7 +355,9 @@ class Provider:
 
     def report(self, split: str, index: int, why: str) -> None:
         """Say once that an image is bad; DataError where that is to stop the run."""
-        key = self.splits[split].keys[index]
+        self._report(self.splits[split].keys[index], why)
+
+    def _report(self, key: str, why: str) -> None:
         if key in self.bad:
             return
         self.bad[key] = why

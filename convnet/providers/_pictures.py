@@ -12,7 +12,7 @@ import numpy as np
 
 from convnet.loader import DataError
 from convnet.providers import Split, fingerprint, printable
-from convnet.providers._tree import files, folders
+from convnet.providers._tree import Disk, files, folders
 from convnet.providers.images import Images
 from convnet.providers.tars import Tars
 
@@ -24,7 +24,7 @@ def has_no_classes(path: str) -> bool:
         return root.is_file() and not Tars.recognises(path)
     if (root / "train").is_dir():
         return False
-    return sum(bool(files(folder)) for folder in folders(root)) < 2 and bool(files(root))
+    return sum(bool(files(folder)[0]) for folder in folders(root)) < 2 and bool(files(root)[0])
 
 
 class Pictures(Images):
@@ -35,8 +35,9 @@ class Pictures(Images):
             keys = _lines(self._root)
             self._root = self._root.parent
         else:
-            found = [Path(file) for file, _ in files(self._root)]
-            keys = [str(file.relative_to(self._root)) for file in found]
+            self._tree = Disk(self._root)
+            keys = [path for path, _ in self._tree.files("")]
+            self._report_broken()
         self.classes = []
         self.splits = {
             "train": Split(np.empty(0, np.int64), []),

@@ -15,6 +15,7 @@ class Disk:
 
     def __init__(self, root: Path):
         self.root = root
+        self.broken: dict[str, str] = {}  # links among the files that lead nowhere -> why
 
     def has(self, path: str) -> bool:
         """Whether there is such a folder."""
@@ -26,7 +27,8 @@ class Disk:
 
     def files(self, path: str) -> list[tuple[str, int]]:
         """(path, bytes) of every image in a folder and the folders in it, sorted."""
-        found = files(self.root / path)
+        found, broken = files(self.root / path)
+        self.broken |= {os.path.relpath(file, self.root): why for file, why in broken}
         return [(os.path.relpath(file, self.root), size) for file, size in found]
 
     def names(self, path: str) -> list[str]:
@@ -45,7 +47,7 @@ class Disk:
 
     def tars(self, path: str) -> list[str]:
         """The names of the tar files in a folder, sorted; nothing in them is seen."""
-        return sorted(file.name for file in (self.root / path).glob("*.tar"))
+        return sorted(file.name for file in (self.root / path).glob("*.tar") if file.is_file())
 
     def size(self, path: str) -> int:
         """The bytes of a file, -1 where there is none."""
@@ -76,15 +78,6 @@ def _is_folder(entry: os.DirEntry) -> bool:
         return False
 
 
-def _size(entry: os.DirEntry) -> int | None:
-    """The bytes of a file, 0 of a link that leads to none: a bad image; None of what is no file."""
-    try:
-        found = entry.stat()
-    except OSError:
-        return 0
-    return found.st_size if stat.S_ISREG(found.st_mode) else None
-
-
 def changed(path: Path) -> int:
     """When a file, or a link to it, was written or put there, in ns; 0 where there is none."""
     try:
@@ -96,17 +89,32 @@ def changed(path: Path) -> int:
     return max(max(s.st_ctime_ns, s.st_mtime_ns) for s in seen)
 
 
-def files(folder: str | Path) -> list[tuple[str, int]]:
-    """(path, bytes) of every image in a folder and the folders in it, sorted."""
-    found, inside = [], []
+def files(folder: str | Path) -> tuple[list[tuple[str, int]], list[tuple[str, str]]]:
+    """(path, bytes) of every image in a folder and the folders in it, sorted.
+
+    And, apart from them, (path, why) of every link that leads to none.
+    """
+    found, broken, inside = [], [], []
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 inside.append(entry.path)
-            elif entry.name.lower().endswith(SUFFIXES) and (size := _size(entry)) is not None:
-                found.append((entry.path, size))
+            elif entry.name.lower().endswith(SUFFIXES):
+                try:
+                    about = entry.stat()
+                except OSError as e:
+                    broken.append((entry.path, e.strerror.lower()))
+                    continue
+                if stat.S_ISREG(about.st_mode):
+                    found.append((entry.path, about.st_size))
     for path in inside:
-        found += files(path)
-    return sorted(found, key=lambda file: os.fsencode(file[0]))
+        more, gone = files(path)
+        found += more
+        broken += gone
+    return sorted(found, key=_name), sorted(broken, key=_name)
+
+
+def _name(file: tuple) -> bytes:
+    return os.fsencode(file[0])

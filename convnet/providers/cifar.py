@@ -24,6 +24,7 @@ from convnet.unpickle import load, text
 
 class Cifar(Memory):
     noise = 0.0
+    divided = False
 
     @classmethod
     def recognises(cls, path):

@@ -14,7 +14,6 @@ from convnet.providers._memory import Memory
 class Digits(Memory):
     mirror = False
     noise = 0.0
-    divided = True
 
     @classmethod
     def recognises(cls, path):

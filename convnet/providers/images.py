@@ -30,6 +30,7 @@ MANY = 200  # images that are read sooner by processes, a second for their start
 
 
 class Images(Provider):
+    divided = False  # until it is
     piece = loader.PIECE
 
     def _open(self, path, size, channels):
@@ -85,6 +86,7 @@ class Images(Provider):
         """{class: [(path, bytes) of each image]} of a folder of folders, all sorted by name."""
         names = self._tree.folders(path)
         found = {name: self._tree.files(str(Path(path, name))) for name in names}
+        self._report_broken()
         where = printable(str(self._root / path))
         if not found:
             flat = "; images must be in one folder for each class" if self._tree.files(path) else ""
@@ -100,6 +102,11 @@ class Images(Provider):
             only = printable(*found)
             raise DataError(f"{where}: only one class, {only}; it takes two to classify")
         return found
+
+    def _report_broken(self) -> None:
+        """Tell of links that lead nowhere, as of bad images; the fingerprint knows none of them."""
+        for key, why in self._tree.broken.items():
+            self._report(key, why)
 
     def _divided(self, classes: dict) -> dict:
         """{split: {class: files}}: a part of each class is for testing."""
