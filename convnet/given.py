@@ -5,7 +5,6 @@ import itertools
 import os
 import sys
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -118,7 +117,7 @@ def changes_of(meta: dict) -> list[str]:
     legs, found = [meta], []
     for then in reversed(meta.get("earlier", [])):  # what was another before
         legs.insert(0, {**legs[0], **then})
-    for before, after in pairwise(legs):
+    for before, after in itertools.pairwise(legs):
         if words := _changed(words_of(before), words_of(after)) + _edited_between(before, after):
             found.append(f"after {count(before['step'], 'batch', 'es')} with {', '.join(words)}")
     return found

@@ -67,6 +67,7 @@ class Devkit:
                             f"1 on, each with a WNID; unpack {FOLDER} again")  # fmt: skip
         return found
 
+    @functools.cached_property
     def ground_truth(self) -> np.ndarray:
         """The ILSVRC2012_ID of every image of val, in the order of their names."""
         if self.truth is None:
@@ -125,7 +126,7 @@ def evaluate(args) -> int:
     kit = Devkit.find(Path(args.devkit))
     if kit is None:
         raise DataError(f"--devkit={args.devkit}: no data/meta.mat in it; name the folder {FOLDER}")
-    truth, path = kit.ground_truth(), Path(args.submission)
+    truth, path = kit.ground_truth, Path(args.submission)
     guesses = read(path, GUESSES, len(kit.ids))
     if len(guesses) != len(truth):
         raise DataError(f"{path}: {len(guesses):,} lines for the {len(truth):,} images of "
@@ -165,7 +166,7 @@ class Submission:
         found = {int(n[1]) for n in map(NUMBER.search, names) if n}
         known = self.provider.test.labels[0] >= 0 and devkit.truth is not None
         whole = len(self._ids) == CLASSES and "_test_" in names[0]
-        total = max([len(devkit.ground_truth()) if known else TESTS * whole, *found])
+        total = max([len(devkit.ground_truth) if known else TESTS * whole, *found])
         missing = sorted(set(range(1, total + 1)) - found)
         if found and missing:
             raise DataError(

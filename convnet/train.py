@@ -77,9 +77,7 @@ class Run:
         self.asked_to_stop = 0  # number of the signal
         self.test_due = False  # at this place, but not done yet
         self.saved = 0  # net.step of the newest checkpoint
-        self.earlier: list[
-            dict
-        ] = []  # what was set otherwise before a resume, and until which step
+        self.earlier: list[dict] = []  # what resumes set otherwise: as it was, until which step
         self.kinds = {name: list(net.by_name[name].values) for name in net.graph.costs}
 
     @property

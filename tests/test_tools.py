@@ -582,6 +582,9 @@ def test_out_of_memory(capsys, error, less, told):
 
 
 def test_the_option_that_takes_less_memory_is_one_of_the_tool():
+    found = set()
     for path in [*(ROOT / "tools").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]:
         for option in re.findall(r'cli\.run\(main, "(.*)"\)', path.read_text()):
             assert f'"{option}"' in path.read_text().partition("cli.run(")[0]
+            found.add(option)
+    assert found == {"--minibatch", "--batch", "--size"}

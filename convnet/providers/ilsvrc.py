@@ -152,7 +152,7 @@ class Ilsvrc(Images):
             return
         ids, known = [self.devkit.ids[name] for name in self.classes], 0
         with contextlib.suppress(DataError):  # a sorted val/ needs no ground truth
-            known = int(np.isin(self.devkit.ground_truth(), ids).sum())
+            known = int(np.isin(self.devkit.ground_truth, ids).sum())
         if self._labelled.size < known:
             self.warn(f"{printable(str(self._root / 'val'))}: {self._labelled.size:,} of {known:,} "
                       "images are there; unpack ILSVRC2012_img_val.tar again")  # fmt: skip
@@ -175,7 +175,7 @@ class Ilsvrc(Images):
         """(name of an image -> the WNID of what it shows, or None; the file that says so)."""
         if self.devkit and self.devkit.truth:
             wnids = {number: wnid for wnid, number in self.devkit.ids.items()}
-            truth = [wnids[number] for number in self.devkit.ground_truth().tolist()]
+            truth = [wnids[number] for number in self.devkit.ground_truth.tolist()]
 
             def by_number(name: str) -> str | None:
                 number = NUMBER.search(name)
